@@ -1,0 +1,54 @@
+"""Prompt Tuning via Pre-training Task Template Transfer for T5, in JAX and Flax.
+
+    from pt2tt_jax import run, settings
+    results = run.run(settings.load(['runs/demo.gin']), Path('pt2tt-demo'))
+
+    t5          the frozen backbone: sizes, network, decoding, checkpoints
+    backbone    a backbone by name, with its vocabulary
+    tuning      what is tuned, and where; read this first
+    methods     one tuning method a file
+    features    texts as token ids and virtual tokens
+    objectives  cross entropy, divergence from a template teacher
+    train       the loop: a population of trained halves before one frozen backbone
+    transfer    stage 1: a prompt for every template, and the choice among them
+    tune        stage 2, and every baseline
+    evaluate    label scoring, decoding, majority class
+    saved       prompt files that say what they fit
+    data        a task, read, formatted and tokenised (texts: `pt2tt_jax.tasks`)
+    run         the whole job; `report` draws it, `predict` uses what it made
+    settings    every setting and its default
+    cli         the `pt2tt` command
+
+Submodules are loaded when first used; none of them imports TensorFlow.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+_MODULES = (
+    'backbone',
+    'data',
+    'evaluate',
+    'features',
+    'methods',
+    'objectives',
+    'predict',
+    'report',
+    'run',
+    'saved',
+    'settings',
+    't5',
+    'tasks',
+    'train',
+    'transfer',
+    'tune',
+    'tuning',
+)
+__all__ = list(_MODULES)
+
+
+def __getattr__(name: str):
+    if name in _MODULES:
+        return importlib.import_module(f'{__name__}.{name}')
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

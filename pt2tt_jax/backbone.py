@@ -1,0 +1,186 @@
+"""The frozen model that everything else is built around: its weights and its vocabulary."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+from flax import traverse_util
+
+from pt2tt_jax.errors import UserError, nearest
+from pt2tt_jax.t5 import config as t5_config
+from pt2tt_jax.t5 import flan_demo, huggingface, vocabulary
+from pt2tt_jax.t5.config import T5Config
+from pt2tt_jax.t5.network import Transformer
+from pt2tt_jax.t5.vocabulary import Vocabulary
+
+DTYPES = ('float32', 'bfloat16', 'float16')
+_SHORT = {f't5-{size}': f'google-t5/t5-{size}' for size in ('small', 'base', 'large', '3b', '11b')}
+_FAMILIES = ('t5-v1_1', 'flan-t5', 'mt5')
+_KNOWN = (
+    'flan-demo',
+    *_SHORT,
+    *(f'google/{f}-{s}' for f in _FAMILIES for s in ('small', 'base', 'large', 'xl', 'xxl')),
+    *(f'random:{size}' for size in t5_config.SIZES),
+)
+_HUB_ID = re.compile(r'\w[\w.-]*/\w[\w.-]*')
+_HUB_FILES = [
+    'config.json',
+    '*.safetensors',
+    '*.safetensors.index.json',
+    'tokenizer.json',
+    'tokenizer_config.json',
+    'spiece.model',
+]
+_RUNTIME_FIELDS = {'dtype', 'dropout_rate', 'remat'}  # they leave the function of the model alone
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Backbone:
+    """A T5 with its vocabulary.
+
+    Attributes:
+      name: what it was loaded by.
+      config: sizes, and the type of activations.
+      params: nested tree of numpy arrays, as T5X names them; put it on devices once, before use.
+      vocabulary: of at most `config.vocab_size` ids; tables are padded (32128 rows for 32100 ids).
+      fingerprint: 16 hex digits that tell checkpoints apart, whatever type they are stored in.
+    """
+
+    name: str
+    config: T5Config
+    params: dict = dataclasses.field(repr=False)
+    vocabulary: Vocabulary
+    fingerprint: str
+
+    @property
+    def module(self) -> Transformer:
+        return Transformer(self.config)
+
+    @classmethod
+    def from_parts(
+        cls, name: str, config: T5Config, params: Mapping, vocabulary: Vocabulary
+    ) -> Backbone:
+        """Fingerprints `params` and sees that the vocabulary fits the embedding table.
+
+        Raises:
+          UserError: if there are more token ids than rows in the table.
+        """
+        if vocabulary.size > config.vocab_size:
+            raise UserError(
+                f'The vocabulary of {name!r} has {vocabulary.size} ids, but the embedding table '
+                f'{config.vocab_size} rows: they belong to different models.'
+            )
+        return cls(name, config, dict(params), vocabulary, fingerprint(config, params))
+
+
+def load(name: str, dtype: str = 'float32', param_dtype: str = 'float32') -> Backbone:
+    """The backbone called `name`.
+
+    Args:
+      name: 'flan-demo' (needs the extra `demo`); a local folder in the format of Hugging Face; an
+        id on its hub, such as 'google/t5-v1_1-base', 'hf:google/t5-v1_1-base' or 't5-base'; or
+        'random:SIZE' for random weights, with the demo's vocabulary, or 'random:SIZE@PATH' with
+        the vocabulary at PATH.
+      dtype: type of activations.
+      param_dtype: type that the weights are kept in.
+
+    Raises:
+      UserError: for an unknown name or type, a failed download, or files that cannot be used.
+    """
+    for option, value in (('dtype', dtype), ('param_dtype', param_dtype)):
+        if value not in DTYPES:
+            raise UserError(f'{option} cannot be {value!r}. {nearest(value, DTYPES)}')
+    config, params, tokens = _parts(name, param_dtype)
+    return Backbone.from_parts(name, config.replace(dtype=dtype), params, tokens)
+
+
+def fingerprint(config: T5Config, params: Mapping) -> str:
+    """First 16 hex digits of a SHA-256 over sizes, shapes, norm scales and relative biases.
+
+    These leaves are small, and every pre-training run leaves them different. They enter rounded
+    to bfloat16, so that a checkpoint kept in bfloat16 and in float32 has one fingerprint.
+    """
+    fields = dataclasses.asdict(config).items()
+    digest = hashlib.sha256(repr([kv for kv in fields if kv[0] not in _RUNTIME_FIELDS]).encode())
+    for path, leaf in sorted(traverse_util.flatten_dict(params, sep='/').items()):
+        digest.update(f'{path}{tuple(leaf.shape)}'.encode())
+        if path.endswith(('/scale', '/rel_embedding')):
+            digest.update(np.asarray(leaf).astype(ml_dtypes.bfloat16).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _parts(name: str, param_dtype: str) -> tuple[T5Config, dict, Vocabulary]:
+    if name == 'flan-demo':
+        return *flan_demo.load(param_dtype), vocabulary.load(flan_demo.folder())
+    if name.startswith('random:'):
+        size, _, path = name.removeprefix('random:').partition('@')
+        config = t5_config.size(size)
+        tokens = vocabulary.load(path or flan_demo.folder())
+        return config, random_params(config, param_dtype), tokens
+    folder = _folder(name)
+    return *huggingface.load(folder, param_dtype), vocabulary.load(folder)
+
+
+def random_params(config: T5Config, dtype: str = 'float32', seed: int = 0) -> dict:
+    """Random weights with the scales of the network's own initialisers; numpy leaves.
+
+    Drawn by numpy: the initialisers themselves take several seconds to trace and run.
+    """
+    rng = np.random.default_rng(seed)
+
+    def draw(path: str, shape: tuple[int, ...]) -> np.ndarray:
+        kind = path.split('/')[-2 if path.endswith('/kernel') else -1]
+        if kind == 'scale':
+            return np.ones(shape, jnp.dtype(dtype))
+        fans = {
+            'embedding': 1,
+            'rel_embedding': sum(shape) / 2,
+            'query': shape[0] * config.head_dim,
+        }
+        std = fans.get(kind, shape[0]) ** -0.5
+        return (rng.standard_normal(shape, np.float32) * np.float32(std)).astype(jnp.dtype(dtype))
+
+    flat = {path: draw(path, shape) for path, shape in huggingface.expected_shapes(config).items()}
+    return traverse_util.unflatten_dict(flat, sep='/')
+
+
+def _folder(name: str) -> Path:
+    """The local folder behind `name`, downloaded if it is an id on the hub."""
+    if Path(name).is_dir():
+        return Path(name)
+    repository = name.removeprefix('hf:')
+    repository = _SHORT.get(repository, repository)
+    if name.startswith('hf:') or _HUB_ID.fullmatch(repository):
+        return _download(repository)
+    if '/' in name:
+        raise UserError(f'There is no folder {name}.')
+    raise UserError(
+        f'There is no backbone {name!r}: it is no folder and no known name. {nearest(name, _KNOWN)}'
+    )
+
+
+def _download(repository: str) -> Path:
+    import huggingface_hub
+
+    try:
+        folder = Path(huggingface_hub.snapshot_download(repository, allow_patterns=_HUB_FILES))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f'{repository!r} is no local folder and could not be downloaded from the Hugging Face '
+            f'Hub ({type(error).__name__}); download it where there is a network '
+            f'(hf download {repository}) and pass the folder.'
+        ) from error
+    if not any(folder.glob('*.safetensors')):
+        how = huggingface.convert_command(repository, Path(repository).name)
+        raise UserError(
+            f'{repository!r} has no safetensors on the Hugging Face Hub; convert it once and '
+            f'pass the folder {Path(repository).name!r}: {how}'
+        )
+    return folder

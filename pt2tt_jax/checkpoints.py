@@ -1,0 +1,69 @@
+"""Checkpoints of the trained half: parameters, optimizer, step, random state, best so far."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar
+
+import jax
+import orbax.checkpoint as ocp
+
+from pt2tt_jax.errors import UserError
+
+T = TypeVar('T')
+
+
+class Checkpoints:
+    """The newest checkpoints of one training loop in `directory`, written by Orbax.
+
+    Orbax renames a finished checkpoint into place, so that a process killed while writing leaves
+    the one before as the newest. The frozen backbone is never written.
+    """
+
+    def __init__(self, directory: Path, keep: int = 2):
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, enable_async_checkpointing=False, create=True
+        )
+        self.directory = directory.absolute()
+        self._manager = ocp.CheckpointManager(self.directory, options=options)
+
+    def save(self, step: int, state: object) -> None:
+        """Writes `state`, to disk when this returns.
+
+        Raises:
+          UserError: when the disk is full or not writable; earlier checkpoints stay.
+        """
+        try:
+            self._manager.save(step, args=ocp.args.StandardSave(state))
+            self._manager.wait_until_finished()
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f'The checkpoint of step {step} could not be written to {self.directory} '
+                f'({error}). Make room and start the same command again; it goes on from the '
+                'checkpoint before.'
+            ) from error
+
+    def restore(self, initial: T) -> T:
+        """The newest checkpoint in the shape of `initial`; `initial` itself where there is none.
+
+        Raises:
+          UserError: when the newest checkpoint does not fit or cannot be read.
+        """
+        step = self._manager.latest_step()
+        if step is None:
+            return initial
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, initial)
+        try:
+            return self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+        except Exception as error:  # Orbax has no error class of its own
+            raise UserError(
+                f'The checkpoint {self.directory / str(step)} cannot be read, or is of another '
+                f'run ({str(error).splitlines()[0]}). Remove that folder to go on from the one '
+                'before, or choose another output folder.'
+            ) from error
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._manager.close()

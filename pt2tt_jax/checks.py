@@ -1,0 +1,46 @@
+"""Kinds and ranges of settings, checked when a section is made."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from pt2tt_jax.errors import UserError, nearest
+
+# The least value of numbers whose least is not 0.
+_LEAST = {
+    'accumulate': 1,
+    'batch_size': 1,
+    'held_out': 1,
+    'input_length': 2,  # one token and EOS
+    'length': 1,
+    'model_parallel': 1,
+    'steps': 1,
+    'target_length': 2,
+}
+
+
+def values(section: Any) -> None:
+    """Kinds and ranges of all values; gin takes any, and they would fail long after the start."""
+    for field in dataclasses.fields(section):
+        name, value = f'{type(section).__name__}.{field.name}', getattr(section, field.name)
+        if not _alike(value, field.default):
+            raise UserError(f'{name} must be like {field.default!r}, but is {value!r}.')
+        least = _LEAST.get(field.name, 0)
+        if isinstance(value, int | float) and not value >= least:
+            raise UserError(f'{name} must be at least {least}, but is {value!r}.')
+
+
+def _alike(value: Any, default: Any) -> bool:
+    """Whether `value` is of the kind of `default`; an empty tuple stands for one of texts."""
+    if isinstance(default, tuple):
+        item = default[0] if default else ''
+        return isinstance(value, list | tuple) and all(_alike(one, item) for one in value)
+    if isinstance(value, bool) or isinstance(default, bool):
+        return isinstance(value, bool) and isinstance(default, bool)
+    return isinstance(value, int | float if isinstance(default, float) else type(default))
+
+
+def one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise UserError(f'{name} = {value!r} is not known. {nearest(value, known)}')

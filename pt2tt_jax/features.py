@@ -1,0 +1,178 @@
+"""From texts to the model's arrays: tokens, virtual tokens, padding. NumPy only.
+
+Feature names are T5X's (`encoder_input_tokens`, `decoder_target_tokens`, ...). A soft prompt enters
+as a run of virtual tokens, ids from the size of the embedding table upwards, and counts towards
+the length like any other token.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from pt2tt_jax.errors import UserError
+
+EOS = 1
+Batch = dict[str, np.ndarray]
+
+
+class Text(Protocol):
+    """What is read of an example: `pt2tt_jax.tasks.Example` is one."""
+
+    @property
+    def inputs(self) -> str: ...
+    @property
+    def targets(self) -> str: ...
+    @property
+    def label(self) -> int | None: ...
+
+
+class Tokenizer(Protocol):
+    def encode(self, texts: Sequence[str]) -> list[np.ndarray]: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+    """A split as token ids, row by row.
+
+    Attributes:
+      inputs: ids of each input, ending in EOS, without a prompt.
+      targets: ids of each target, ending in EOS.
+      labels: index of each example's label, -1 where it has none.
+      cut: how many inputs were longer than the limit and lost their end.
+    """
+
+    inputs: list[np.ndarray]
+    targets: list[np.ndarray]
+    labels: np.ndarray
+    cut: int = 0
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    @property
+    def target_bucket(self) -> int | None:
+        """One length for all targets where they are short, as label words are."""
+        longest = max(map(len, self.targets))
+        return longest if longest <= 16 else None
+
+    def subset(self, rows: Sequence[int]) -> Encoded:
+        return Encoded(
+            [self.inputs[i] for i in rows],
+            [self.targets[i] for i in rows],
+            self.labels[np.asarray(rows, int)],
+        )
+
+
+def encode(
+    examples: Sequence[Text],
+    tokenizer: Tokenizer,
+    *,
+    input_length: int,
+    target_length: int,
+    prompt_length: int = 0,
+) -> Encoded:
+    """Tokenises `examples`, leaving room for a prompt.
+
+    Args:
+      examples: texts with their targets.
+      tokenizer: text to ids, without EOS.
+      input_length: longest encoder input in tokens, the prompt and EOS included.
+      target_length: longest target in tokens, EOS included.
+      prompt_length: soft prompt tokens that will stand before the text.
+
+    Raises:
+      UserError: when there are no examples, or the prompt leaves no room for text.
+    """
+    if not examples:
+        raise UserError('There is not a single example in this split; check the file and its name.')
+    room = input_length - prompt_length
+    if room < 2:
+        raise UserError(
+            f'An input of {input_length} tokens has no room for text after a prompt of '
+            f'{prompt_length}; raise Data.input_length or shorten the prompt.'
+        )
+    inputs = tokenizer.encode([example.inputs for example in examples])
+    targets = tokenizer.encode([example.targets for example in examples])
+    labels = [-1 if example.label is None else example.label for example in examples]
+    return Encoded(
+        [with_eos(ids, room) for ids in inputs],
+        [with_eos(ids, target_length) for ids in targets],
+        np.asarray(labels, np.int32),
+        cut=sum(len(ids) >= room for ids in inputs),
+    )
+
+
+def with_eos(ids: np.ndarray, length: int) -> np.ndarray:
+    """`ids`, cut so that they and EOS fit into `length`."""
+    return np.append(ids[: length - 1], EOS).astype(np.int32)
+
+
+def virtual_tokens(vocab_size: int, length: int, first: int = 0) -> np.ndarray:
+    """Ids that stand for soft prompt rows `first` to `first + length - 1`."""
+    return np.arange(vocab_size + first, vocab_size + first + length, dtype=np.int32)
+
+
+def padded(rows: Sequence[np.ndarray], length: int | None = None) -> np.ndarray:
+    """Rows as one array [rows, length], 0 behind each; by default as long as a bucket needs."""
+    length = length or bucket(max(map(len, rows)))
+    out = np.zeros((len(rows), length), np.int32)
+    for row, ids in zip(out, rows, strict=True):
+        row[: len(ids)] = ids
+    return out
+
+
+def bucket(length: int) -> int:
+    """`length` rounded up to a multiple of about a quarter of itself: few shapes get compiled."""
+    step = max(8, 2 ** ((length - 1).bit_length() - 3))
+    return int(-(-length // step) * step)
+
+
+def batch(
+    encoded: Encoded,
+    rows: Sequence[int] | np.ndarray,
+    prompt: np.ndarray = np.zeros(0, np.int32),
+    *,
+    input_length: int | None = None,
+    target_length: int | None = None,
+) -> Batch:
+    """The examples `rows` as arrays of T5X's features, `prompt` in front of each input.
+
+    Shapes are [rows, length]; a length not given is that of the smallest bucket that fits.
+    """
+    inputs = padded([np.concatenate([prompt, encoded.inputs[i]]) for i in rows], input_length)
+    targets = padded([encoded.targets[i] for i in rows], target_length or encoded.target_bucket)
+    return {
+        'encoder_input_tokens': inputs,
+        'decoder_input_tokens': np.pad(targets, ((0, 0), (1, 0)))[:, :-1],
+        'decoder_target_tokens': targets,
+        'decoder_loss_weights': (targets > 0).astype(np.float32),
+    }
+
+
+class Shuffled:
+    """Row numbers of each training batch, a function of (seed, step) alone.
+
+    Epochs follow each other without a gap, each in an order of its own. Nothing has to be stored
+    to go on after an interruption: the step is the position in the data.
+    """
+
+    def __init__(self, examples: int, batch_size: int, seed: int):
+        self.examples, self.batch_size, self.seed = examples, batch_size, seed
+        self._order = (-1, np.zeros(0, int))
+
+    def __call__(self, step: int) -> np.ndarray:
+        places = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        epochs, offsets = np.divmod(places, self.examples)
+        return np.array(
+            [self._epoch(epoch)[offset] for epoch, offset in zip(epochs, offsets, strict=True)]
+        )
+
+    def _epoch(self, epoch: int) -> np.ndarray:
+        if self._order[0] != epoch:
+            random = np.random.default_rng([self.seed, epoch])
+            self._order = (epoch, random.permutation(self.examples))
+        return self._order[1]

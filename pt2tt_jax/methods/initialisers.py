@@ -1,0 +1,94 @@
+"""Where a soft prompt starts. An initialiser is called with (key, shape, embedding table).
+
+The table is the backbone's own, shape [vocab, embed]; the result has `shape` [prompt, embed] and
+is float32, since a trained prompt travels far from its start and low precision would stop it.
+Lester et al. 2021 compare the first three (section 3.2, figure 3b).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from pt2tt_jax.errors import UserError
+
+Initialiser = Callable[..., jax.Array]
+
+FIRST_PIECE = 3  # T5's vocabularies begin with <pad>, </s>, <unk>; pieces follow by frequency
+
+
+def uniform(scale: float = 0.5) -> Initialiser:
+    """Independent draws from [-scale, scale]."""
+    return lambda key, shape, table: jax.random.uniform(
+        key, shape, jnp.float32, minval=-scale, maxval=scale
+    )
+
+
+def sampled_vocabulary(most_common: int = 5000) -> Initialiser:
+    """Rows of different tokens, drawn from the `most_common` ones."""
+
+    def init(key, shape, table):
+        pieces = min(most_common, table.shape[0] - FIRST_PIECE)
+        if shape[0] > pieces:
+            raise UserError(
+                f'A prompt of {shape[0]} tokens cannot start from {pieces} different vocabulary '
+                'rows; raise most_common.'
+            )
+        rows = FIRST_PIECE + jax.random.choice(key, pieces, (shape[0],), replace=False)
+        return table[rows].astype(jnp.float32)
+
+    return init
+
+
+def class_labels(labels: Sequence[Sequence[int]], most_common: int = 5000) -> Initialiser:
+    """One row per label word, the mean over its tokens; the remaining rows are sampled.
+
+    Args:
+      labels: token ids of each label word. Surplus labels are left out.
+      most_common: as in `sampled_vocabulary`.
+    """
+
+    def init(key, shape, table):
+        means = [table[np.asarray(ids)].astype(jnp.float32).mean(axis=0) for ids in labels]
+        rest = sampled_vocabulary(most_common)(key, shape, table)
+        return jnp.concatenate([jnp.stack(means), rest])[: shape[0]]
+
+    return init
+
+
+def text(ids: Sequence[int]) -> Initialiser:
+    """The embedded tokens `ids` of a text, repeated to the prompt's length."""
+    return lambda key, shape, table: table[np.resize(np.asarray(ids), shape[0])].astype(jnp.float32)
+
+
+def array(rows: Float[Array, 'prompt embed']) -> Initialiser:
+    """Given rows, for example those of a saved prompt.
+
+    Raises:
+      UserError: when their shape is not that of the prompt.
+    """
+    values = np.asarray(rows, np.float32)
+
+    def init(key, shape, table):
+        del key, table
+        if values.shape != tuple(shape):
+            raise UserError(
+                f'The initial prompt has shape {list(values.shape)}, the prompt to train '
+                f'{list(shape)}: it was made for another length or another backbone.'
+            )
+        return jnp.asarray(values)
+
+    return init
+
+
+def file(path: str) -> Initialiser:
+    """Rows read from a NumPy file (`.npy`), the format of google-research/prompt-tuning."""
+    try:
+        rows = np.load(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f'No prompt could be read from {path}: {error}') from error
+    return array(rows)

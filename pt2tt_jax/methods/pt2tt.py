@@ -1,0 +1,49 @@
+"""PT2TT: a trained target prompt in front of a source prompt learned from a template.
+
+Hwang 2023: the model reads `[P_tgt ; P_in ; x]`, where P_in imitates a pre-training template
+(`pt2tt_jax.transfer`) and P_tgt maximises the likelihood of the target task.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from jaxtyping import Array, Float
+
+from pt2tt_jax.errors import UserError
+from pt2tt_jax.methods.initialisers import Initialiser, array, sampled_vocabulary
+from pt2tt_jax.methods.prompt import EMBEDDER, prompt
+from pt2tt_jax.tuning import Tuning, combine
+
+SOURCE = 'source_prompt'
+
+
+def pt2tt(
+    source: Float[Array, 'source embed'],
+    length: int = 100,
+    *,
+    init: Initialiser = sampled_vocabulary(),
+    thaw: bool = False,
+) -> Tuning:
+    """Trains `length - source` tokens before the `source` rows that stage 1 found.
+
+    Args:
+      source: P_in, m rows.
+      length: n, tokens of both prompts together.
+      init: of the target prompt.
+      thaw: train the source prompt too.
+
+    Raises:
+      UserError: when the source prompt leaves no room (m >= n).
+    """
+    kept = len(source)
+    if kept >= length:
+        raise UserError(
+            f'A prompt of n = {length} tokens has no room for a target prompt beside m = {kept} '
+            'source tokens; choose m < n.'
+        )
+    both = combine(
+        prompt(length - kept, init=init),
+        prompt(kept, first=length - kept, init=array(source), name=SOURCE),
+    )
+    return both if thaw else dataclasses.replace(both, freeze=(f'{EMBEDDER}/{SOURCE}/.*',))

@@ -1,0 +1,97 @@
+"""What is minimised: cross entropy with the targets, or divergence from a template teacher.
+
+Every objective maps float32 logits [batch, length, vocab] and a batch to a pair (sum, weight), so
+that micro-batches add up to exactly the mean over the whole batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+Batch = Mapping[str, jax.Array]
+Objective = Callable[[jax.Array, Batch], tuple[jax.Array, jax.Array]]
+
+
+class TeacherLogits(NamedTuple):
+    """A teacher's distribution, compactly: its likeliest tokens, and the rest as one more outcome.
+
+    `ids` and `log_probs` have shape [..., k]; `log_rest` [...] is the log of the mass outside.
+    """
+
+    ids: Int[Array, '... k']
+    log_probs: Float[Array, '... k']
+    log_rest: Float[Array, '...']
+
+
+def forward(module: Any, params: Any, batch: Batch, dropout: jax.Array | None = None) -> jax.Array:
+    """Logits of a batch with T5X's features, float32 [batch, length, vocab].
+
+    `dropout` is a random key; without one nothing is dropped.
+    """
+    return module.apply(
+        {'params': params},
+        batch['encoder_input_tokens'],
+        batch['decoder_input_tokens'],
+        batch['decoder_target_tokens'],
+        encoder_segment_ids=batch.get('encoder_segment_ids'),
+        decoder_segment_ids=batch.get('decoder_segment_ids'),
+        enable_dropout=dropout is not None,
+        rngs=None if dropout is None else {'dropout': dropout},
+    )
+
+
+def cross_entropy(
+    logits: Float[Array, 'batch length vocab'], batch: Batch
+) -> tuple[Float[Array, ''], Float[Array, '']]:
+    """Sum over target tokens of -log P(token), in nats, and the number of tokens."""
+    targets, weights = batch['decoder_target_tokens'], batch['decoder_loss_weights']
+    chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+    nats = jax.nn.logsumexp(logits, axis=-1) - chosen
+    return jnp.sum(nats * weights), jnp.sum(weights)
+
+
+def compress(logits: Float[Array, '... vocab'], k: int) -> TeacherLogits:
+    """The `k` likeliest outcomes of softmax(logits), and the mass of all others."""
+    log_probs, ids = jax.lax.top_k(jax.nn.log_softmax(logits), k)
+    return TeacherLogits(ids, log_probs, _log_rest(logits, ids))
+
+
+def divergence(
+    teacher: TeacherLogits, logits: Float[Array, '... vocab']
+) -> Float[Array, '...']:
+    """KL(teacher || student) in nats over the outcomes that the teacher keeps apart.
+
+    With k = vocab this is the divergence over the whole vocabulary. With fewer it is a lower
+    bound, because lumping outcomes together never adds information (Cover and Thomas 2006, 2.7).
+    """
+    student = jnp.take_along_axis(logits, teacher.ids, axis=-1)
+    student = student - jax.nn.logsumexp(logits, axis=-1, keepdims=True)
+    kept = jnp.sum(jnp.exp(teacher.log_probs) * (teacher.log_probs - student), axis=-1)
+    if teacher.ids.shape[-1] == logits.shape[-1]:
+        return kept
+    return kept + jnp.exp(teacher.log_rest) * (teacher.log_rest - _log_rest(logits, teacher.ids))
+
+
+def template_kl(
+    logits: Float[Array, 'batch length vocab'], batch: Batch
+) -> tuple[Float[Array, ''], Float[Array, '']]:
+    """Sum over target tokens of KL(teacher || student), in nats, and the number of tokens.
+
+    The objective of stage 1 (Hwang 2023): min E_x KL(P(y | f(x)) || P(y | [P_in ; x])).
+    """
+    teacher = TeacherLogits(batch['teacher_ids'], batch['teacher_log_probs'], batch['teacher_rest'])
+    weights = batch['decoder_loss_weights']
+    return jnp.sum(divergence(teacher, logits) * weights), jnp.sum(weights)
+
+
+def _log_rest(logits, ids):
+    """Log of the probability that softmax(logits) gives to everything but `ids`."""
+    others = jnp.put_along_axis(logits, ids, -jnp.inf, axis=-1, inplace=False)
+    # A floor keeps 0 * log 0 away where the kept outcomes are all there is.
+    rest = jax.nn.logsumexp(jnp.maximum(others, -1e30), axis=-1)
+    return rest - jax.nn.logsumexp(logits, axis=-1)

@@ -1,0 +1,91 @@
+"""Text in, label and probability out, from a saved prompt and nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from pt2tt_jax import backbone as backbones
+from pt2tt_jax import evaluate, features, saved
+from pt2tt_jax.errors import UserError
+from pt2tt_jax.methods import prompt
+from pt2tt_jax.methods.initialisers import array
+from pt2tt_jax.tasks import Example
+from pt2tt_jax.tuning import Tuned, attach
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """A label with its probability among the labels; for free text, what the model writes."""
+
+    text: str
+    label: str
+    probability: float | None
+
+
+class Predictor:
+    """A saved prompt before its backbone.
+
+    Args:
+      path: a file that `pt2tt run`, `transfer` or `tune` wrote.
+      model: the backbone, by default the one that the prompt was trained on.
+      input_length: longest input in tokens, prompt included.
+
+    Raises:
+      UserError: when the file cannot be used or belongs to another backbone.
+    """
+
+    def __init__(self, path: Path, model: str | None = None, input_length: int = 512):
+        tensors, self.about = saved.load(path)
+        if saved.PROMPT not in tensors:
+            raise UserError(f'{path} holds no soft prompt, but {", ".join(tensors)}.')
+        self.backbone = backbones.load(model or self.about['backbone'])
+        saved.check_fits(path, self.about, self.backbone)
+        rows = tensors[saved.PROMPT]
+        module = Tuned(self.backbone.module, prompt(len(rows), init=array(rows)))
+        params = attach(module, jax.device_put(self.backbone.params), jax.random.key(0))
+        virtual = features.virtual_tokens(self.backbone.config.vocab_size, len(rows))
+        self.model = evaluate.Model(module, params, virtual)
+        self.input_length = input_length
+
+    def __call__(self, texts: Sequence[str]) -> list[Prediction]:
+        """One prediction a text; the text is written as the prompt was trained to read it."""
+        encoded = features.encode(
+            [Example(text, '', None, None, '') for text in texts],
+            self.backbone.vocabulary,
+            input_length=self.input_length,
+            target_length=1,
+            prompt_length=len(self.model.prompt),
+        )
+        vocabulary, labels = self.backbone.vocabulary, self.about['labels']
+        if not labels:
+            written = evaluate.decode(self.model, encoded, 64, vocabulary_size=vocabulary.size)
+            found = [vocabulary.decode(ids) for ids in written]
+            return [Prediction(t, w, None) for t, w in zip(texts, found, strict=True)]
+        ids = [features.with_eos(tokens, 64) for tokens in vocabulary.encode(labels)]
+        log_probs = evaluate.label_log_probs(self.model, encoded, ids)
+        shares = np.exp(log_probs - np.logaddexp.reduce(log_probs, axis=1, keepdims=True))
+        best = shares.argmax(axis=1)
+        return [
+            Prediction(text, labels[label], float(share[label]))
+            for text, label, share in zip(texts, best, shares, strict=True)
+        ]
+
+
+def lines(
+    path: Path, texts: Sequence[str], *, model: str | None = None, as_json: bool = False
+) -> Iterator[str]:
+    """Predictions as lines: label, probability and text separated by tabs, or JSON objects."""
+    if not texts:
+        raise UserError('There is no text to label: give --text, or lines on standard input.')
+    for found in Predictor(path, model)(texts):
+        if as_json:
+            yield json.dumps(dataclasses.asdict(found), ensure_ascii=False)
+        else:
+            share = '' if found.probability is None else f'{found.probability:.3f}'
+            yield f'{found.label}\t{share}\t{found.text}'

@@ -1,0 +1,303 @@
+"""What a run found: the rows of its table, and what may be concluded from them.
+
+Reads the contents of `results.json` as `pt2tt_jax.run` writes them. Scores are shares from 0 to 1
+in a `Row`, and per cent in sentences.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+Results = Mapping[str, Any]
+
+METHODS = {'pt2tt': 'PT2TT', 'prompt': 'prompt tuning', 'full': 'fine-tuning'}
+ASIDE = {'stderr', 'constant', 'examples', 'invalid', 'seed', 'step'}  # of SCORES, no columns
+TARGETS = {
+    'gold': 'Stage 1 read the gold targets of its training texts.',
+    'teacher': 'Stage 1 saw no labels: its targets were decoded from the teacher.',
+    'first': 'Stage 1 saw no labels: it matched the first target token only.',
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+      group: 'guessing', 'zero-shot', 'stage 1' or 'tuned'.
+      name: as printed.
+      key: the template or method in `results.json`.
+      scores: metric -> value, the mean over seeds; 'cross_entropy' is in nats per token.
+      stderr: of the accuracy, from the number of examples alone.
+      spread: standard deviation of the accuracy over seeds, with n - 1.
+      seeds: seed -> accuracy.
+      parameters: numbers that were trained.
+      kl: to the templated teacher, on held-out texts, in nats per token.
+      best: has the highest zero-shot accuracy of all templates.
+      chosen: belongs to the template with the lowest KL.
+      note: what a reader must know, in words.
+    """
+
+    group: str
+    name: str
+    key: str = ''
+    scores: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    stderr: float | None = None
+    spread: float | None = None
+    seeds: Mapping[int, float] = dataclasses.field(default_factory=dict)
+    parameters: int | None = None
+    kl: float | None = None
+    best: bool = False
+    chosen: bool = False
+    note: str = ''
+
+
+def compare(results: Results) -> list[Row]:
+    """The rows of the table: guessing, zero-shot, stage 1 alone, and what was tuned on labels."""
+    return [*_guessing(results), *_zero_shot(results), *_stage1(results), *_tuned(results)]
+
+
+def headline(rows: Iterable[Row]) -> list[Row]:
+    """The few rows that answer the question: one of each kind, and every tuned method."""
+    rows = list(rows)
+    plain = [row for row in rows if row.group in ('guessing', 'zero-shot') and not row.key]
+    best = [row for row in rows if row.best][:1]
+    stage1 = [row for row in rows if row.group == 'stage 1' and row.chosen]
+    tuned = [row for row in rows if row.group == 'tuned']
+    return [*plain, *best, *stage1, *sorted(tuned, key=lambda row: row.key == 'pt2tt')]
+
+
+def _guessing(results: Results) -> list[Row]:
+    majority = results['data'].get('majority')
+    if majority is None or not results['data'].get('labels'):
+        return []
+    scores = {'accuracy': majority, 'majority': majority}
+    return [Row('guessing', 'majority class', scores=scores, note='reads nothing')]
+
+
+def _zero_shot(results: Results) -> list[Row]:
+    found = results.get('zero_shot', {})
+    rows = []
+    if 'stripped' in found:
+        name = f'{results["data"].get("input_format", "stripped")} input'
+        rows.append(_row(results, 'zero-shot', name, [found['stripped']], parameters=0))
+    templates = found.get('templates', {})
+    top = max((scores.get('accuracy', 0.0) for scores in templates.values()), default=0.0)
+    for name, scores in templates.items():
+        best = 0.0 < top == scores.get('accuracy')
+        chosen = name == results.get('transfer', {}).get('chosen')
+        notes = ['best template zero-shot'] * best + ['chosen in stage 1'] * chosen
+        more = {'key': name, 'parameters': 0, 'best': best, 'chosen': chosen}
+        rows.append(_row(results, 'zero-shot', name, [scores], notes, **more))
+    return rows
+
+
+def _stage1(results: Results) -> list[Row]:
+    found = results.get('transfer', {})
+    kl, scores = found.get('kl', {}), found.get('scores', {})
+    rows = []
+    for name in dict.fromkeys([*kl, *scores]):
+        chosen = name == found.get('chosen')
+        notes = [f'KL {kl[name]:.4f} nats per token'] if name in kl else []
+        notes += ['chosen: lowest KL'] * chosen
+        runs = [scores[name]] if name in scores else []
+        more = {'key': name, 'kl': kl.get(name), 'parameters': found.get('parameters')}
+        rows.append(_row(results, 'stage 1', name, runs, notes, chosen=chosen, **more))
+    return rows
+
+
+def _tuned(results: Results) -> list[Row]:
+    rows = []
+    for method, found in results.get('tuned', {}).items():
+        runs = found.get('seeds', [])
+        seeds = {run['seed']: run['accuracy'] for run in runs if 'accuracy' in run}
+        each = f'{_counted(seeds)}: {", ".join(map(percent, seeds.values()))}'
+        more = {'key': method, 'seeds': seeds, 'parameters': found.get('parameters')}
+        name = METHODS.get(method, method)
+        rows.append(_row(results, 'tuned', name, runs, [each] if seeds else [], **more))
+    return rows
+
+
+def _row(results: Results, group: str, name: str, runs: list[dict], notes=(), **more) -> Row:
+    """A row from one SCORES, or from one per seed."""
+    metrics = [key for key in (runs[0] if runs else ()) if key not in ASIDE]
+    accuracies = [run['accuracy'] for run in runs if 'accuracy' in run]
+    errors = [run['stderr'] for run in runs if 'stderr' in run]
+    notes = [*notes, *_constant(runs, results['data'].get('labels', ())), *_invalid(runs)]
+    return Row(
+        group,
+        name,
+        scores={key: statistics.fmean(run[key] for run in runs) for key in metrics},
+        stderr=statistics.fmean(errors) if errors else None,
+        spread=statistics.stdev(accuracies) if len(accuracies) > 1 else None,
+        note='; '.join(notes),
+        **more,
+    )
+
+
+def _constant(runs: list[dict], labels: Sequence[str]) -> list[str]:
+    """Says which runs give one answer whatever they read."""
+    found = [run for run in runs if run.get('constant') is not None]
+    words = [f'always answers "{labels[run["constant"]]}"' for run in found]
+    if found and len(found) == len(runs) and len(set(words)) == 1:
+        return [words[0] + (', with every seed' if len(runs) > 1 else '')]
+    return [f'seed {run["seed"]} {word}' for run, word in zip(found, words, strict=True)]
+
+
+def _invalid(runs: list[dict]) -> list[str]:
+    share = sum(run.get('invalid', 0.0) for run in runs) / max(1, len(runs))
+    return [f'{percent(share)} % of decoded texts are no label'] if share else []
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """Accuracy of PT2TT minus that of prompt tuning, seed by seed.
+
+    Attributes:
+      gaps: seed -> difference.
+      mean: of the gaps.
+      stderr: of the mean, over seeds; infinite with one seed.
+      reach: half of the 95 % interval around the mean, by Student's t over the seeds.
+      sampling: half of a 95 % interval from the number of test examples, as if the methods had
+        been measured on different examples; on the same ones, as here, it is narrower.
+    """
+
+    gaps: Mapping[int, float]
+    mean: float
+    stderr: float
+    reach: float
+    sampling: float
+
+
+def difference(results: Results) -> Difference | None:
+    """PT2TT against prompt tuning over the seeds that both have; None without such seeds."""
+    from scipy import special  # SciPy comes with JAX; only this needs it
+
+    ours, theirs = (
+        {run['seed']: run for run in found.get('seeds', []) if {'accuracy', 'stderr'} <= run.keys()}
+        for found in (results.get('tuned', {}).get(name, {}) for name in ('pt2tt', 'prompt'))
+    )
+    gaps = {s: ours[s]['accuracy'] - theirs[s]['accuracy'] for s in ours if s in theirs}
+    if not gaps:
+        return None
+    stderr, reach = math.inf, math.inf
+    if len(gaps) > 1:
+        stderr = statistics.stdev(gaps.values()) / math.sqrt(len(gaps))
+        reach = float(special.stdtrit(len(gaps) - 1, 0.975)) * stderr
+    errors = [statistics.fmean(runs[seed]['stderr'] for seed in gaps) for runs in (ours, theirs)]
+    sampling = 1.96 * math.hypot(*errors)
+    return Difference(gaps, statistics.fmean(gaps.values()), stderr, reach, sampling)
+
+
+def verdict(found: Difference, examples: int) -> str:
+    """Whether the difference is more than noise, in one plain sentence."""
+    seeds = f'these {len(found.gaps)} seeds'
+    if len(found.gaps) == 1:
+        return 'One seed shows no spread, so nothing can be concluded from this difference.'
+    if abs(found.mean) <= found.reach:
+        return (
+            f'This is within noise: the spread over {seeds} alone allows ±{percent(found.reach)} '
+            'points (95 % interval).'
+        )
+    if abs(found.mean) <= found.sampling:
+        return (
+            f'It exceeds the spread over {seeds}, but {examples} test examples allow up to '
+            f'±{percent(found.sampling)} points by chance: treat it as within noise.'
+        )
+    return (
+        f'It exceeds both the spread over {seeds} (±{percent(found.reach)} points, 95 % interval) '
+        f'and what {examples} test examples allow by chance (±{percent(found.sampling)}). That is '
+        'one data set and few seeds: evidence, not proof.'
+    )
+
+
+def findings(results: Results) -> list[str]:
+    """How far the numbers can be trusted: differences and uncertainty, in sentences."""
+    tuned = results.get('tuned', {})
+    return [
+        *_compared(results),
+        *_precision(results),
+        *(_budget(results) if 'pt2tt' in tuned and 'transfer' in results else []),
+        *_optimism(results),
+    ]
+
+
+def _compared(results: Results) -> list[str]:
+    found = difference(results)
+    if found is None:
+        return []
+    gaps = ', '.join(signed(gap) for gap in found.gaps.values())
+    error = f', standard error {percent(found.stderr)}' if len(found.gaps) > 1 else ''
+    examples = next(iter(results['tuned']['pt2tt']['seeds']))['examples']
+    return [
+        f'PT2TT minus prompt tuning, paired by seed: {signed(found.mean)} points{error} '
+        f'({_counted(found.gaps)}: {gaps}). {verdict(found, examples)}'
+    ]
+
+
+def _precision(results: Results) -> list[str]:
+    rows = [row for row in headline(compare(results)) if row.stderr is not None]
+    if not rows:
+        return []
+    data, row = results['data'], rows[-1]
+    return [
+        f'Everything is measured on the same {data.get("test", "")} {data.get("reported_on", "test")} '
+        f'examples: an accuracy near {percent(row.scores["accuracy"])} % has a standard error of '
+        f'{percent(row.stderr or 0.0)} points from their number alone.'
+    ]
+
+
+def _budget(results: Results) -> list[str]:
+    stage1 = results['settings'].get('Transfer', {})
+    count = len(results['transfer'].get('kl', ()))
+    if not {'steps', 'batch_size', 'targets'} <= stage1.keys() or not count:
+        return []
+    return [
+        f'PT2TT had {stage1["steps"]} stage 1 steps of {stage1["batch_size"]} texts for each of '
+        f'{count} templates on top of its tuning steps. {TARGETS[stage1["targets"]]} All of its '
+        'seeds share that stage 1, so their spread leaves out what another stage 1 would change.'
+    ]
+
+
+def _optimism(results: Results) -> list[str]:
+    if len(results.get('zero_shot', {}).get('templates', ())) < 2:
+        return []
+    return [
+        'The best template was picked by the very scores in this table, so its number is '
+        'optimistic; the chosen one was picked by KL on held-out texts.'
+    ]
+
+
+def missing(results: Results) -> list[str]:
+    """Parts that these results do not have."""
+    stage1, tuned = results.get('transfer', {}), results.get('tuned', {})
+    parts = {
+        'zero-shot scores': 'zero_shot' in results,
+        'stage 1 (template transfer)': 'kl' in stage1,
+        'scores of stage 1 alone': 'scores' in stage1,
+    }
+    wanted = results['settings'].get('Tune', {})
+    for method in wanted.get('methods', ()):
+        done = {run['seed'] for run in tuned.get(method, {}).get('seeds', ())}
+        left = [seed for seed in wanted.get('seeds', ()) if seed not in done]
+        name = METHODS.get(method, method)
+        parts[f'{name}, {_counted(left)}' if done else name] = bool(done) and not left
+    return [part for part, there in parts.items() if not there]
+
+
+def _counted(seeds: Collection[int]) -> str:
+    return f'seed{"s" * (len(seeds) > 1)} {", ".join(map(str, seeds))}'
+
+
+def percent(share: float) -> str:
+    """A share in per cent; a difference of shares in percentage points."""
+    return f'{100 * share:.1f}'
+
+
+def signed(share: float) -> str:
+    """A difference in percentage points, with its sign."""
+    return f'{100 * share:+.1f}'.replace('-', '−')

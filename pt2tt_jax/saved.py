@@ -1,0 +1,80 @@
+"""Saved results of training: a safetensors file that says what it is and what it fits.
+
+The metadata names the backbone by a fingerprint, the vocabulary, the method and how texts must be
+written, so that a prompt is never applied to a model or an input format it was not made for.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib import metadata as distribution
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+from safetensors.numpy import save_file
+
+from pt2tt_jax.errors import UserError
+
+KIND = 'pt2tt-trained-parameters'
+PROMPT = 'token_embedder/prompt/embedding'
+SOURCE_PROMPT = 'token_embedder/source_prompt/embedding'
+
+
+def save(path: Path, tensors: dict[str, np.ndarray], metadata: dict[str, Any]) -> None:
+    """Writes parameters by path, whole or not at all, with `metadata` (anything JSON holds)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix('.part')
+    header = {'kind': KIND, 'version': distribution.version('pt2tt-jax'), **metadata}
+    contiguous = {name: np.ascontiguousarray(leaf) for name, leaf in tensors.items()}
+    save_file(contiguous, part, {'pt2tt': json.dumps(header)})
+    part.replace(path)
+
+
+def load(path: Path | str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """(tensors by path, metadata) of a file that `save` wrote.
+
+    Raises:
+      UserError: when the file is missing, cut off, or something else.
+    """
+    try:
+        with safetensors.safe_open(str(path), framework='numpy') as file:
+            header = (file.metadata() or {}).get('pt2tt')
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise UserError(f'There is no saved prompt at {path}.') from error
+    except (OSError, safetensors.SafetensorError) as error:
+        raise UserError(
+            f'{path} is not a whole safetensors file ({error}); copy or make it again.'
+        ) from error
+    if header is None:
+        raise UserError(f'{path} was not written by pt2tt: it says nothing about its backbone.')
+    return tensors, json.loads(header)
+
+
+def identity(backbone) -> dict[str, Any]:
+    """The part of the metadata that names a backbone."""
+    return {
+        'backbone': backbone.name,
+        'backbone_fingerprint': backbone.fingerprint,
+        'vocabulary_fingerprint': backbone.vocabulary.fingerprint,
+        'vocab_size': backbone.config.vocab_size,
+        'emb_dim': backbone.config.emb_dim,
+    }
+
+
+def check_fits(path: Path | str, metadata: dict[str, Any], backbone) -> None:
+    """Raises UserError unless the file at `path` was made for `backbone`."""
+    ours = identity(backbone)
+    for name, what in (
+        ('emb_dim', 'of another width'),
+        ('vocabulary_fingerprint', 'with another vocabulary'),
+        ('backbone_fingerprint', 'with other weights'),
+    ):
+        if metadata[name] != ours[name]:
+            raise UserError(
+                f'{path} was made for the backbone {metadata["backbone"]!r}, {what} '
+                f'({name} {metadata[name]}, here {ours[name]} of {backbone.name!r}); load that '
+                'backbone with --model, or train a prompt for this one.'
+            )

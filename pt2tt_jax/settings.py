@@ -1,0 +1,290 @@
+"""Every setting of a run, with its default: gin-configurable values, free of JAX.
+
+`Transfer.steps = 300` in a gin file, or `--gin.Transfer.steps=300` on the command line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import gin
+from pt2tt_jax import checks
+from pt2tt_jax.errors import UserError, nearest
+
+_PACKAGE = Path(__file__).parent
+# In a wheel the gin files lie inside the package, in a checkout beside it.
+GIN = next(p for p in (_PACKAGE / 'gin', _PACKAGE.parent / 'gin') if p.exists())
+
+
+@gin.configurable(module='pt2tt')
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """The frozen backbone.
+
+    Attributes:
+      name: 'flan-demo' (from the extra `demo`), a folder with a Hugging Face checkpoint, or a hub
+        id such as 'google/t5-v1_1-base'.
+      dtype: of activations, 'float32' or 'bfloat16'.
+      param_dtype: of the stored backbone; prompts, logits and losses stay float32.
+      data_parallel: devices that share a batch; 0 takes what `model_parallel` leaves.
+      model_parallel: devices that share the backbone.
+    """
+
+    name: str = 'flan-demo'
+    dtype: str = 'float32'
+    param_dtype: str = 'float32'
+    data_parallel: int = 0
+    model_parallel: int = 1
+
+    def __post_init__(self):
+        checks.values(self)
+
+
+@gin.configurable(module='pt2tt')
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """The task: its examples, and how they are written.
+
+    Attributes:
+      task: name of a known data set such as 'sst2', read from `data_dir`; empty with files.
+      data_dir: folder laid out as <TFDS name>[/<config>]/<split>.jsonl[.gz].
+      train, validation, test: files of one's own (JSON lines, CSV or TSV, also gzipped).
+      fields: textual fields, in order.
+      label: name of the label field.
+      labels: label names, in the order of the integer labels.
+      input_format: how a row becomes the student's text.
+      verbaliser: what the labels are called in the targets.
+      templates: families or single templates for stage 1: names, or JSON files.
+      holdout: share of the training set that is kept for choosing (template, best step) where
+        there is no test set and the validation set is therefore the one that is reported.
+      max_train: use at most so many training examples; 0 for all.
+      input_length: longest encoder input in tokens, prompt included; longer texts are cut.
+      target_length: longest target in tokens.
+      seed: of the choice of held-out and of at most `max_train` examples.
+    """
+
+    task: str = ''
+    data_dir: str = ''
+    train: str = ''
+    validation: str = ''
+    test: str = ''
+    fields: tuple[str, ...] = ()
+    label: str = 'label'
+    labels: tuple[str, ...] = ()
+    input_format: str = 'stripped'
+    verbaliser: str = 'names'
+    templates: tuple[str, ...] = ()
+    holdout: float = 0.1
+    max_train: int = 0
+    input_length: int = 512
+    target_length: int = 64
+    seed: int = 0
+
+    def __post_init__(self):
+        checks.values(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How a training loop runs; shared by both stages.
+
+    Attributes:
+      steps: optimizer steps.
+      batch_size: examples a step.
+      learning_rate: peak.
+      schedule: 'linear' (down to 0), 'constant' or 'cosine'.
+      warmup_steps: linear from 0 to the peak.
+      optimizer: 'adamw' or 'adafactor'.
+      weight_decay: none by default, since prompts travel far from their start.
+      clip: largest norm of the gradient; 0 for none.
+      accumulate: micro-batches that one step is split into.
+      eval_every: steps between evaluations; 0 for a tenth of `steps`.
+      checkpoint_every: steps between checkpoints; 0 for as often as evaluations.
+      keep: 'best' by the evaluations, or 'last'.
+    """
+
+    steps: int = 1000
+    batch_size: int = 8
+    learning_rate: float = 0.3
+    schedule: str = 'linear'
+    warmup_steps: int = 0
+    optimizer: str = 'adamw'
+    weight_decay: float = 0.0
+    clip: float = 0.0
+    accumulate: int = 1
+    eval_every: int = 0
+    checkpoint_every: int = 0
+    keep: str = 'best'
+
+    def __post_init__(self):
+        checks.values(self)
+        checks.one_of('schedule', self.schedule, ('linear', 'constant', 'cosine'))
+        checks.one_of('optimizer', self.optimizer, ('adamw', 'adafactor'))
+        checks.one_of('keep', self.keep, ('best', 'last'))
+        if self.batch_size % self.accumulate:
+            raise UserError(
+                f'A batch of {self.batch_size} does not divide into {self.accumulate} '
+                'micro-batches; make accumulate a divisor of batch_size.'
+            )
+
+    @property
+    def evaluation_period(self) -> int:
+        return self.eval_every or max(1, self.steps // 10)
+
+    @property
+    def checkpoint_period(self) -> int:
+        return self.checkpoint_every or self.evaluation_period
+
+
+@gin.configurable(module='pt2tt')
+@dataclasses.dataclass(frozen=True)
+class Transfer(Recipe):
+    """Stage 1: one prompt per template, by KL divergence from the templated teacher.
+
+    Attributes:
+      length: m, tokens of a source prompt.
+      targets: what y is: 'gold' target, 'teacher' (decoded from the teacher, no label needed), or
+        'first' (the first target token only, no label needed).
+      top_k: likeliest tokens of the teacher that are kept apart; 0 keeps all of them.
+      held_out: examples that the choice among templates is measured on, at most.
+      seed: of initial prompts and batches.
+    """
+
+    steps: int = 300
+    batch_size: int = 16
+    length: int = 20
+    targets: str = 'gold'
+    top_k: int = 512
+    held_out: int = 256
+    seed: int = 0
+
+    def __post_init__(self):
+        super().__post_init__()
+        checks.one_of('targets', self.targets, ('gold', 'teacher', 'first'))
+
+
+@gin.configurable(module='pt2tt')
+@dataclasses.dataclass(frozen=True)
+class Tune(Recipe):
+    """Stage 2 and its comparison: tuning on labels.
+
+    Attributes:
+      length: n, tokens of the whole prompt; PT2TT trains n - m of them, prompt tuning all.
+      methods: what is trained, each with every seed.
+      init: of trained prompt rows: 'vocabulary', 'labels', 'uniform', or a .npy file.
+      source: a saved source prompt, for `pt2tt tune` without stage 1.
+      thaw: train the source prompt too.
+      seeds: one run each.
+    """
+
+    length: int = 100
+    methods: tuple[str, ...] = ('pt2tt', 'prompt')
+    init: str = 'vocabulary'
+    source: str = ''
+    thaw: bool = False
+    seeds: tuple[int, ...] = (0, 1, 2)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if min(self.seeds, default=0) < 0 or len(set(self.seeds)) < len(self.seeds):
+            raise UserError(f'Tune.seeds must be different and not negative: {self.seeds!r}.')
+
+
+SECTIONS = (Model, Data, Transfer, Tune)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """All sections of a run."""
+
+    model: Model
+    data: Data
+    transfer: Transfer
+    tune: Tune
+
+    def as_dict(self) -> dict[str, dict]:
+        """Plain values by section, for JSON."""
+        sections = (self.model, self.data, self.transfer, self.tune)
+        return {type(section).__name__: dataclasses.asdict(section) for section in sections}
+
+
+def load(
+    files: Sequence[str] = (), bindings: Sequence[str] = (), search_paths: Sequence[str] = ()
+) -> Settings:
+    """Settings from gin files and bindings; later ones win.
+
+    Args:
+      files: gin files, absolute, or below the working folder, a search path or the package's
+        own `gin/`.
+      bindings: such as 'Transfer.steps = 300'.
+      search_paths: further folders to look in.
+
+    Raises:
+      UserError: for an unknown file, section or name, or a value that does not parse.
+    """
+    gin.clear_config()
+    _folders[:] = [Path.cwd(), *map(Path, search_paths), GIN]
+    try:
+        gin.parse_config_files_and_bindings([_find(file) for file in files], list(bindings))
+        loaded = Settings(Model(), Data(), Transfer(), Tune())
+    except UserError as error:  # gin appends where it was called from
+        raise UserError(str(error).splitlines()[0]) from error
+    except Exception as error:  # gin raises a dozen classes, from TokenError to ImportError
+        raise UserError(_explain(str(error))) from error
+    finally:
+        _folders.clear()
+    for binding in bindings:
+        _check_used(binding.partition('=')[0].strip())
+    return loaded
+
+
+_folders: list[Path] = []  # during a load: where gin files, nested ones too, are looked up
+
+
+def _find(name: str) -> str:
+    for folder in _folders:
+        if (folder / name).is_file():
+            return str(folder / name)
+    here = [str(path.relative_to(GIN)) for path in GIN.rglob('*.gin')]
+    folders = ' or '.join(map(str, _folders))
+    raise UserError(f'There is no gin file {name!r} in {folders}. {nearest(name, here)}')
+
+
+def _open(name: str):
+    return Path(_find(name)).open()
+
+
+# Before gin's own readers: its search paths cannot be taken back, and it logs names not found.
+gin.config._FILE_READERS.insert(0, (_open, lambda name: bool(_folders and _find(name))))
+
+
+def _check_used(name: str) -> None:
+    """A binding without a section makes a gin macro, which a file must use; scopes nothing uses."""
+    if '/' in name or ('.' not in name and f'\n{name} = ' not in gin.operative_config_str()):
+        known = [f'{s.__name__}.{field.name}' for s in SECTIONS for field in dataclasses.fields(s)]
+        raise UserError(f'{name!r} sets nothing; write SECTION.NAME. {nearest(name, known)}')
+
+
+def _explain(message: str) -> str:
+    """Gin's complaint in one sentence, with the nearest name where one is unknown."""
+    lines = message.strip().splitlines() or ['no reason given']
+    where = next((f' ({line.strip()})' for line in lines if line.startswith('  In file')), '')
+    return f'{_reason(lines[0], message)}{where}'
+
+
+def _reason(first: str, message: str) -> str:
+    by_name = {section.__name__: section for section in SECTIONS}
+    section = re.search(r"No configurable matching '([\w./]+)'", first)
+    if section:
+        return f'There is no setting section {section[1]!r}. {nearest(section[1], by_name)}'
+    name = re.search(r"Configurable '(\w+)' doesn't have a parameter named '(\w+)'", first)
+    if name and name[1] in by_name:
+        known = [field.name for field in dataclasses.fields(by_name[name[1]])]
+        return f'There is no setting {name[1]}.{name[2]}. {nearest(name[2], known)}'
+    token = re.search(r"Failed to parse token '(.*)' \((.*)\)", message)
+    if token:
+        return f'{token[1]!r} ({token[2]}) is no value: write text in quotes, numbers without.'
+    return f'The settings cannot be used: {first}'

@@ -1,0 +1,1 @@
+"""The frozen backbone: sizes, network, decoding, and checkpoints in and out."""

@@ -1,0 +1,97 @@
+"""Sizes of T5, by name. Free of JAX, so that listing them costs nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from pt2tt_jax.errors import UserError, nearest
+
+
+@dataclasses.dataclass(frozen=True)
+class T5Config:
+    """Shape of an encoder-decoder T5; the field names are those of `t5x.examples.t5.network.T5Config`.
+
+    T5 1.0 has one `relu` in its MLP and predicts with the transposed embedding
+    table, scaled by `emb_dim ** -0.5`. T5 1.1 has the gated `('gelu', 'linear')`
+    and an output matrix of its own.
+    """
+
+    vocab_size: int = 32128
+    emb_dim: int = 512
+    num_heads: int = 8
+    num_encoder_layers: int = 6
+    num_decoder_layers: int = 6
+    head_dim: int = 64
+    mlp_dim: int = 2048
+    mlp_activations: tuple[str, ...] = ('relu',)
+    logits_via_embedding: bool = True
+    dropout_rate: float = 0.0  # a frozen model needs none; Lester et al. train prompts without it
+    dtype: str = 'float32'  # of activations; attention weights, norms and logits stay float32
+    relative_attention_num_buckets: int = 32
+    relative_attention_max_distance: int = 128
+    remat: bool = False  # recompute each layer in the backward pass: less memory, a third more time
+
+    @property
+    def version(self) -> str:
+        """'1.0' or '1.1', told from the output layer."""
+        return '1.0' if self.logits_via_embedding else '1.1'
+
+    def replace(self, **changes) -> T5Config:
+        return dataclasses.replace(self, **changes)
+
+
+def _v1_0(emb_dim: int, mlp_dim: int, heads: int, layers: int, head_dim: int = 64) -> T5Config:
+    return T5Config(
+        emb_dim=emb_dim,
+        mlp_dim=mlp_dim,
+        num_heads=heads,
+        num_encoder_layers=layers,
+        num_decoder_layers=layers,
+        head_dim=head_dim,
+    )
+
+
+def _v1_1(emb_dim: int, mlp_dim: int, heads: int, layers: int, vocab_size: int = 32128) -> T5Config:
+    return T5Config(
+        vocab_size=vocab_size,
+        emb_dim=emb_dim,
+        mlp_dim=mlp_dim,
+        num_heads=heads,
+        num_encoder_layers=layers,
+        num_decoder_layers=layers,
+        mlp_activations=('gelu', 'linear'),
+        logits_via_embedding=False,
+    )
+
+
+_MT5_VOCABULARY = 250112
+
+SIZES: dict[str, T5Config] = {
+    't5_1_0_small': _v1_0(512, 2048, 8, 6),
+    't5_1_0_base': _v1_0(768, 3072, 12, 12),
+    't5_1_0_large': _v1_0(1024, 4096, 16, 24),
+    't5_1_0_3b': _v1_0(1024, 16384, 32, 24, head_dim=128),
+    't5_1_0_11b': _v1_0(1024, 65536, 128, 24, head_dim=128),
+    't5_1_1_small': _v1_1(512, 1024, 6, 8),
+    't5_1_1_base': _v1_1(768, 2048, 12, 12),
+    't5_1_1_large': _v1_1(1024, 2816, 16, 24),
+    't5_1_1_xl': _v1_1(2048, 5120, 32, 24),
+    't5_1_1_xxl': _v1_1(4096, 10240, 64, 24),
+    'mt5_small': _v1_1(512, 1024, 6, 8, _MT5_VOCABULARY),
+    'mt5_base': _v1_1(768, 2048, 12, 12, _MT5_VOCABULARY),
+    'mt5_large': _v1_1(1024, 2816, 16, 24, _MT5_VOCABULARY),
+    'mt5_xl': _v1_1(2048, 5120, 32, 24, _MT5_VOCABULARY),
+    'mt5_xxl': _v1_1(4096, 10240, 64, 24, _MT5_VOCABULARY),
+    't5_efficient_tiny': _v1_0(256, 1024, 4, 4),
+}
+
+
+def size(name: str) -> T5Config:
+    """The configuration called `name`.
+
+    Raises:
+      UserError: for an unknown name; the message suggests the nearest.
+    """
+    if name not in SIZES:
+        raise UserError(f'There is no T5 size {name!r}. {nearest(name, SIZES)}')
+    return SIZES[name]

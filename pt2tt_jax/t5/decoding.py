@@ -1,0 +1,264 @@
+"""Writes text with an encoder-decoder: greedy and beam search, each one compiled loop.
+
+The encoder runs once. A loop over the steps then takes one token at a time against two collections
+of variables: 'cache', the self-attention keys and values so far, and 'encoded', the cross-attention
+keys and values of the input. It ends as soon as every row has.
+
+`module` is a `network.Transformer` or anything with its `encode` and `decode`; it must be hashable,
+since each module and shape compiles once. Input ids are only compared with 0 here, so virtual
+tokens beyond the vocabulary pass through.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Array, Bool, Float, Int
+
+PAD, EOS = 0, 1
+NEVER = -1e9  # score of a hypothesis that does not exist; finite, so that sums and quotients are
+
+Tree = Any
+Step = Callable[[Tree, Int[Array, ' batch']], tuple[Float[Array, 'batch vocab'], Tree]]
+
+
+def shift_right(tokens, segments=None):
+    """Decoder inputs of a teacher-forced pass: each target's predecessor, 0 at the start.
+
+    Works on NumPy and JAX arrays alike, and returns the kind it got.
+
+    Args:
+      tokens: targets, int [... length].
+      segments: which of several packed targets a position belongs to, int [... length]; each
+        segment then starts with 0 of its own.
+    """
+    xp: Any = jnp if isinstance(tokens, jax.Array) else np
+    start = xp.zeros_like(tokens[..., :1])
+    inputs = xp.concatenate([start, tokens[..., :-1]], axis=-1)
+    if segments is None:
+        return inputs
+    previous = xp.concatenate([start, segments[..., :-1]], axis=-1)
+    return inputs * (segments == previous)
+
+
+def _prepare(
+    module: nn.Module,
+    variables: Mapping[str, Tree],
+    encoder_input_tokens: Int[Array, 'batch length'],
+    max_length: int,
+) -> tuple[Tree, Step]:
+    """Encodes the input; returns an empty cache and the function that takes one step with it."""
+    tokens = encoder_input_tokens
+    encoded = module.apply(variables, tokens, enable_dropout=False, method='encode')
+    decode = functools.partial(
+        module.apply,
+        enable_dropout=False,
+        decode=True,
+        max_decode_length=max_length,
+        method='decode',
+    )
+    # Without a cache this call only makes one. Of the work it does besides, the cross-attention
+    # keys and values are kept, and the rest is dead code to the compiler.
+    column = jnp.zeros_like(tokens[:, :1])
+    _, made = decode(variables, encoded, tokens, column, column, mutable=['cache', 'encoded'])
+    cache = made.pop('cache')
+    known = {**variables, **made}
+
+    def step(cache, last):
+        column = last[:, None]
+        logits, changed = decode(
+            {**known, 'cache': cache}, encoded, tokens, column, column, mutable=['cache']
+        )
+        return logits[:, 0], changed['cache']
+
+    return cache, step
+
+
+def _empty(tokens: Int[Array, 'batch length']) -> Bool[Array, ' batch']:
+    """Rows that only fill up a batch; left to run, they would seldom end before `max_length`."""
+    return ~jnp.any(tokens > PAD, axis=1)
+
+
+class _Greedy(NamedTuple):
+    step: Int[Array, '']
+    tokens: Int[Array, 'batch targets']
+    last: Int[Array, ' batch']
+    done: Bool[Array, ' batch']
+    cache: Tree
+
+
+@functools.partial(jax.jit, static_argnames=('module', 'max_length', 'vocabulary_size'))
+def greedy(
+    module: nn.Module,
+    variables: Mapping[str, Tree],
+    encoder_input_tokens: Int[Array, 'batch length'],
+    max_length: int,
+    *,
+    vocabulary_size: int | None = None,
+) -> Int[Array, 'batch targets']:
+    """The likeliest token at each step, up to and with EOS (1); 0 after it.
+
+    Args:
+      variables: `{'params': ...}` of the module.
+      max_length: tokens to write at most, EOS included; the width of the result.
+      vocabulary_size: ids from here on are never written; they are rows that pad the embedding.
+    """
+    cache, step = _prepare(module, variables, encoder_input_tokens, max_length)
+    batch = encoder_input_tokens.shape[0]
+
+    def unfinished(s: _Greedy):
+        return (s.step < max_length) & ~jnp.all(s.done)
+
+    def advance(s: _Greedy) -> _Greedy:
+        logits, cache = step(s.cache, s.last)
+        likeliest = jnp.argmax(logits[:, :vocabulary_size], axis=-1).astype(jnp.int32)
+        last = jnp.where(s.done, PAD, likeliest)
+        tokens = s.tokens.at[:, s.step].set(last)
+        return _Greedy(s.step + 1, tokens, last, s.done | (last == EOS), cache)
+
+    start = _Greedy(
+        step=jnp.int32(0),
+        tokens=jnp.full((batch, max_length), PAD, jnp.int32),
+        last=jnp.full(batch, PAD, jnp.int32),
+        done=_empty(encoder_input_tokens),
+        cache=cache,
+    )
+    return jax.lax.while_loop(unfinished, advance, start).tokens
+
+
+class _Beams(NamedTuple):
+    step: Int[Array, '']
+    live: Int[Array, 'batch beams targets']  # hypotheses that still grow, best first
+    live_scores: Float[Array, 'batch beams']  # their log probabilities
+    last: Int[Array, 'batch beams']
+    tokens: Int[Array, 'batch beams targets']  # those that ended, best first
+    scores: Float[Array, 'batch beams']  # log probability / length ** length_penalty
+    done: Bool[Array, ' batch']
+    cache: Tree
+
+
+def _take(x: Array, index: Int[Array, 'batch chosen']) -> Array:
+    """`x[batch, index[batch, chosen], ...]`."""
+    return jax.vmap(lambda row, i: row.at[i].get(mode='promise_in_bounds'))(x, index)
+
+
+def _over_beams(step: Step, cache: Tree, beams: int) -> tuple[Tree, Step]:
+    """The same step for `beams` hypotheses a row: the cache gets a second axis, the input does not.
+
+    As `vmap` leaves alone what has no beam axis, the keys and values of the encoded text are
+    neither copied nor reordered.
+    """
+    axes = jax.tree.map(lambda x: 1 if x.ndim else None, cache)
+    widen = lambda x: jnp.repeat(x[:, None], beams, axis=1) if x.ndim else x
+    return jax.tree.map(widen, cache), jax.vmap(step, in_axes=(axes, 1), out_axes=(1, axes))
+
+
+class _Candidates(NamedTuple):
+    """The 2 * beams best continuations of a row's live hypotheses, best first."""
+
+    scores: Float[Array, 'batch candidates']  # log probabilities
+    beam: Int[Array, 'batch candidates']  # the hypothesis that each continues
+    last: Int[Array, 'batch candidates']
+    tokens: Int[Array, 'batch candidates targets']
+    ends: Bool[Array, 'batch candidates']
+
+
+def _candidates(s: _Beams, log_probs: Float[Array, 'batch beams vocab']) -> _Candidates:
+    batch, beams, vocabulary = log_probs.shape
+    totals = (s.live_scores[..., None] + log_probs).reshape(batch, -1)
+    scores, place = jax.lax.top_k(totals, 2 * beams)
+    beam, last = jnp.divmod(place, vocabulary)
+    tokens = _take(s.live, beam).at[:, :, s.step].set(last)
+    ends = (last == EOS) | (s.step + 1 == s.live.shape[-1])
+    return _Candidates(scores, beam, last, tokens, ends)
+
+
+def _grow(s: _Beams, new: _Candidates, cache: Tree) -> _Beams:
+    """Lets the best candidates that do not end live on, each with the cache of its origin."""
+    scores, chosen = jax.lax.top_k(jnp.where(new.ends, NEVER, new.scores), s.live.shape[1])
+    origin = _take(new.beam, chosen)
+    return s._replace(
+        step=s.step + 1,
+        live=_take(new.tokens, chosen),
+        live_scores=scores,
+        last=_take(new.last, chosen),
+        cache=jax.tree.map(lambda x: _take(x, origin) if x.ndim else x, cache),
+    )
+
+
+def _finish(s: _Beams, new: _Candidates, length_penalty, early_stopping) -> _Beams:
+    """Adds candidates that end to those that ended before; tells which rows are done."""
+    beams = s.live.shape[1]
+    divisor = s.step.astype(jnp.float32) ** length_penalty
+    counts = new.ends & (jnp.arange(2 * beams) < beams) & ~s.done[:, None]
+    ended = jnp.where(counts, new.scores / divisor, NEVER)
+    scores, kept = jax.lax.top_k(jnp.concatenate([s.scores, ended], axis=1), beams)
+    tokens = _take(jnp.concatenate([s.tokens, new.tokens], axis=1), kept)
+    full = scores[:, -1] > NEVER
+    behind = s.live_scores[:, 0] / divisor <= scores[:, -1]
+    done = s.done | (full & (behind | early_stopping))
+    return s._replace(tokens=tokens, scores=scores, done=done)
+
+
+@functools.partial(jax.jit, static_argnames=('module', 'max_length', 'beams', 'vocabulary_size'))
+def beam_search(
+    module: nn.Module,
+    variables: Mapping[str, Tree],
+    encoder_input_tokens: Int[Array, 'batch length'],
+    max_length: int,
+    beams: int = 4,
+    length_penalty: float = 1.0,
+    early_stopping: bool = False,
+    *,
+    vocabulary_size: int | None = None,
+) -> tuple[Int[Array, 'batch beams targets'], Float[Array, 'batch beams']]:
+    """The best `beams` hypotheses of each row, best first, and their scores.
+
+    A hypothesis of `length` tokens, EOS included, scores
+
+        sum_t log P(token_t | earlier tokens, input) / length ** length_penalty
+
+    The rules are those of `generate` in transformers (generation/utils.py, `_beam_search`), so that
+    outputs are equal: of the 2 * `beams` best continuations, those that end count as finished if
+    they are among the first `beams`, and the best others live on. All that live at `max_length`
+    count as finished.
+
+    Args:
+      variables: `{'params': ...}` of the module.
+      max_length: tokens to write at most, EOS included; the width of the result.
+      early_stopping: whether a row ends once `beams` hypotheses have finished. Otherwise it ends
+        when, besides, the best live one would not beat the worst of them if it ended at once.
+      vocabulary_size: ids from here on are never written; they still count in the softmax.
+    """
+    cache, step = _prepare(module, variables, encoder_input_tokens, max_length)
+    cache, step = _over_beams(step, cache, beams)
+    batch = encoder_input_tokens.shape[0]
+
+    def unfinished(s: _Beams):
+        return (s.step < max_length) & ~jnp.all(s.done)
+
+    def advance(s: _Beams) -> _Beams:
+        logits, cache = step(s.cache, s.last)
+        new = _candidates(s, jax.nn.log_softmax(logits)[..., :vocabulary_size])
+        return _finish(_grow(s, new, cache), new, length_penalty, early_stopping)
+
+    blank = jnp.full((batch, beams, max_length), PAD, jnp.int32)
+    never = jnp.full((batch, beams), NEVER)
+    start = _Beams(
+        step=jnp.int32(0),
+        live=blank,
+        live_scores=never.at[:, 0].set(0.0),  # equal beams would all find the same continuations
+        last=blank[:, :, 0],
+        tokens=blank,
+        scores=never,
+        done=_empty(encoder_input_tokens),
+        cache=cache,
+    )
+    end = jax.lax.while_loop(unfinished, advance, start)
+    return end.tokens, end.scores

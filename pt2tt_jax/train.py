@@ -1,0 +1,263 @@
+"""The training loop of both stages: a population of trained halves before one frozen backbone.
+
+Every leaf of the trained half has a leading population axis: templates in stage 1, seeds in
+stage 2, and length one for a single run. One compiled step trains all members. Each has its own
+optimizer state and batches; the frozen half exists once.
+
+What is random or ordered is a function of (seed, step), so that a run that is killed and started
+again ends with the same bits.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import struct
+from tqdm import tqdm
+
+from pt2tt_jax import sharding
+from pt2tt_jax.checkpoints import Checkpoints
+from pt2tt_jax.objectives import Objective, forward
+from pt2tt_jax.settings import Recipe
+from pt2tt_jax.tuning import Params, merge
+from pt2tt_jax.writers import MetricLog
+
+Batch = dict[str, np.ndarray]
+Scores = list[dict[str, float]]  # one entry a member; 'score' ranks checkpoints, higher is better
+
+
+class State(struct.PyTreeNode):
+    """All that changes while training. Leaves but `step` have a leading population axis."""
+
+    step: jax.Array
+    trained: Params
+    optimizer: optax.OptState
+    rng: jax.Array
+    best: Params
+    best_score: jax.Array
+    best_step: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """What is trained, and on what.
+
+    Attributes:
+      module: the tuned model; called with T5X's features.
+      frozen: parameters without population axis.
+      trained: initial parameters with population axis.
+      objective: loss of logits and batch.
+      batches: step -> arrays [population, batch, ...].
+      evaluate: trained half -> scores of each member; None to keep the last step.
+      names: of the members, for logs.
+      seed: of dropout.
+    """
+
+    module: Any
+    frozen: Params
+    trained: Params
+    objective: Objective
+    batches: Callable[[int], Batch]
+    evaluate: Callable[[Params], Scores] | None
+    names: tuple[str, ...]
+    seed: int = 0
+
+
+def schedule(recipe: Recipe) -> optax.Schedule:
+    """Learning rate by step: linear warm-up, then the recipe's decay to 0 at the last step."""
+    rest = max(1, recipe.steps - recipe.warmup_steps)
+    decay = {
+        'linear': optax.linear_schedule(recipe.learning_rate, 0.0, rest),
+        'constant': optax.constant_schedule(recipe.learning_rate),
+        'cosine': optax.cosine_decay_schedule(recipe.learning_rate, rest),
+    }[recipe.schedule]
+    if not recipe.warmup_steps:
+        return decay
+    warmup = optax.linear_schedule(0.0, recipe.learning_rate, recipe.warmup_steps)
+    return optax.join_schedules([warmup, decay], [recipe.warmup_steps])
+
+
+def optimizer(recipe: Recipe) -> optax.GradientTransformation:
+    """AdamW, or Adafactor as prompt tuning uses it (no parameter scaling, decay 0.8, no momentum)."""
+    rate = schedule(recipe)
+    if recipe.optimizer == 'adamw':
+        chosen = optax.adamw(rate, weight_decay=recipe.weight_decay)
+    else:
+        chosen = optax.adafactor(
+            rate,
+            multiply_by_parameter_scale=False,
+            decay_rate=0.8,
+            weight_decay_rate=recipe.weight_decay or None,
+        )
+    return optax.chain(optax.clip_by_global_norm(recipe.clip), chosen) if recipe.clip else chosen
+
+
+def initial_state(problem: Problem, recipe: Recipe) -> State:
+    members = len(problem.names)
+    return State(
+        step=jnp.zeros((), jnp.int32),
+        trained=problem.trained,
+        optimizer=jax.vmap(optimizer(recipe).init)(problem.trained),
+        rng=jax.random.key_data(jax.random.split(jax.random.key(problem.seed), members)),
+        best=jax.tree.map(jnp.copy, problem.trained),  # not shared: `trained` is donated
+        best_score=jnp.full((members,), -jnp.inf),
+        best_step=jnp.zeros((members,), jnp.int32),
+    )
+
+
+def make_step(module, objective: Objective, recipe: Recipe):
+    """The jitted step: (state, frozen, batch) -> (state, metrics [population])."""
+    chosen = optimizer(recipe)
+
+    def loss(trained, frozen, batch, rng):
+        logits = forward(module, merge(trained, frozen), batch, dropout=rng)
+        return objective(logits, batch)
+
+    def gradient(trained, frozen, batch, rng):
+        """Gradient of the mean loss, summed over micro-batches before the division."""
+        parts = jax.tree.map(
+            lambda x: x.reshape(recipe.accumulate, -1, *x.shape[1:]), batch
+        )
+
+        def add(total, part):
+            (value, weight), slope = jax.value_and_grad(loss, has_aux=True)(
+                trained, frozen, part, rng
+            )
+            return jax.tree.map(jnp.add, total, (value, weight, slope)), None
+
+        zero = (jnp.zeros(()), jnp.zeros(()), jax.tree.map(jnp.zeros_like, trained))
+        (value, weight, slope), _ = jax.lax.scan(add, zero, parts)
+        return value / weight, jax.tree.map(lambda g: g / weight, slope)
+
+    def member(trained, opt_state, rng, frozen, batch, step):
+        key = jax.random.fold_in(jax.random.wrap_key_data(rng), step)
+        value, slope = gradient(trained, frozen, batch, key)
+        updates, opt_state = chosen.update(slope, opt_state, trained)
+        trained = optax.apply_updates(trained, updates)
+        metrics = {'loss': value, 'gradient_norm': optax.global_norm(slope)}
+        return trained, opt_state, metrics
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def step(state: State, frozen: Params, batch):
+        trained, opt_state, metrics = jax.vmap(member, in_axes=(0, 0, 0, None, 0, None))(
+            state.trained, state.optimizer, state.rng, frozen, batch, state.step
+        )
+        state = state.replace(step=state.step + 1, trained=trained, optimizer=opt_state)
+        return state, metrics
+
+    return step
+
+
+def keep_better(state: State, scores: Scores) -> State:
+    """Remembers the trained half of each member whose score beats all before it."""
+    score = jnp.array([s['score'] for s in scores], jnp.float32)
+    better = score > state.best_score
+
+    def choose(new, old):
+        return jnp.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+    return state.replace(
+        best=jax.tree.map(choose, state.trained, state.best),
+        best_score=jnp.where(better, score, state.best_score),
+        best_step=jnp.where(better, state.step, state.best_step),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Fitted:
+    """Result of a loop: the kept trained half of each member, and how it came about."""
+
+    trained: Params
+    steps: np.ndarray
+    curves: list[dict[str, Any]]
+
+
+def fit(
+    problem: Problem,
+    recipe: Recipe,
+    directory: Path,
+    *,
+    mesh: jax.sharding.Mesh | None = None,
+    label: str = 'training',
+) -> Fitted:
+    """Trains every member for `recipe.steps` steps, resuming from `directory` where it can.
+
+    Args:
+      problem: what to train.
+      recipe: how.
+      directory: takes `checkpoints/` and `metrics.jsonl`.
+      mesh: devices; by default the smallest, one device.
+      label: beside the progress bar.
+    """
+    mesh = mesh or sharding.mesh(1, 1)
+    checkpoints = Checkpoints(directory / 'checkpoints')
+    state = checkpoints.restore(initial_state(problem, recipe))
+    state = sharding.replicate(state, mesh)
+    log = MetricLog(directory, resume_at=int(state.step))
+    frozen = sharding.shard_params(problem.frozen, mesh)
+    run = _Loop(problem, recipe, checkpoints, log)
+
+    bar = tqdm(
+        total=recipe.steps * recipe.batch_size * len(problem.names),
+        initial=int(state.step) * recipe.batch_size * len(problem.names),
+        desc=label,
+        unit='ex',
+        disable=None,
+        smoothing=0.05,
+    )
+    with bar, log, checkpoints:
+        step = make_step(problem.module, problem.objective, recipe)
+        if int(state.step) == 0:
+            state = run.evaluate(state, {})
+        for number in range(int(state.step), recipe.steps):
+            batch = sharding.shard_batch(problem.batches(number), mesh)
+            state, metrics = step(state, frozen, batch)
+            bar.update(recipe.batch_size * len(problem.names))
+            state = run.after_step(number + 1, state, metrics, bar)
+    kept = state.best if recipe.keep == 'best' and problem.evaluate else state.trained
+    last = np.full(len(problem.names), recipe.steps)
+    steps = np.asarray(state.best_step) if kept is state.best else last
+    return Fitted(jax.device_get(kept), steps, log.rows())
+
+
+@dataclasses.dataclass(frozen=True)
+class _Loop:
+    """What happens between steps: evaluation, logging, checkpoints."""
+
+    problem: Problem
+    recipe: Recipe
+    checkpoints: Checkpoints
+    log: MetricLog
+
+    def after_step(self, number: int, state: State, metrics, bar) -> State:
+        final = number == self.recipe.steps
+        if number % self.recipe.evaluation_period == 0 or final:
+            values = {name: value.tolist() for name, value in jax.device_get(metrics).items()}
+            bar.set_postfix(loss=f'{np.mean(values["loss"]):.3f}')
+            state = self.evaluate(state, values)
+        if number % self.recipe.checkpoint_period == 0 or final:
+            self.log.flush()  # what a checkpoint follows must be on disk before it
+            self.checkpoints.save(number, state)
+        return state
+
+    def evaluate(self, state: State, values: dict[str, list[float]]) -> State:
+        """Scores every member, and logs the scores together with `values`."""
+        scores = self.problem.evaluate(state.trained) if self.problem.evaluate else []
+        values |= {name: [s[name] for s in scores] for name in (scores[0] if scores else ())}
+        self.log.write_scalars(
+            int(state.step),
+            {
+                f'{name}/{member}': float(value)
+                for name, members in values.items()
+                for member, value in zip(self.problem.names, members, strict=True)
+            },
+        )
+        return keep_better(state, scores) if scores else state

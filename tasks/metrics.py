@@ -1,0 +1,186 @@
+"""Metrics, all in per cent.
+
+The measures of the comparison tables, with the conventions of t5/evaluation: a prediction that is
+no label counts as wrong, MultiRC's F1 runs over all answers, SQuAD's takes the best of the
+accepted answers. scikit-learn, scipy, rouge-score and sacrebleu are imported on first use.
+"""
+
+from __future__ import annotations
+
+import collections
+import functools
+import importlib
+import math
+import re
+import string
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any
+
+from pt2tt_jax.errors import UserError
+
+from .datasets import DataSet
+from .examples import Example
+
+Scores = dict[str, float]
+Metric = Callable[[Sequence[Any], Sequence[Any]], Scores]
+
+
+def accuracy(targets: Sequence[Any], predictions: Sequence[Any]) -> Scores:
+    """Share of predictions equal to their targets."""
+    right = [t == p for t, p in zip(targets, predictions, strict=True)]
+    return {'accuracy': _mean(right)}
+
+
+def f1(targets: Sequence[int], predictions: Sequence[int]) -> Scores:
+    """F1 of class 1 of two; a prediction that is neither counts as the wrong one."""
+    pairs = zip(targets, predictions, strict=True)
+    valid = [p if p in (0, 1) else 1 - t for t, p in pairs]
+    sklearn = _library('sklearn.metrics', 'scikit-learn')
+    return {'f1': 100 * float(sklearn.f1_score(targets, valid, zero_division=0))}
+
+
+def macro_f1(
+    targets: Sequence[Any], predictions: Sequence[Any], classes: Sequence[Any] | None = None
+) -> Scores:
+    """Mean of the classes' F1, each class counting the same; `classes`: those of the targets."""
+    sklearn = _library('sklearn.metrics', 'scikit-learn')
+    counted = list(classes) if classes is not None else sorted(set(targets))
+    score = sklearn.f1_score(targets, predictions, labels=counted, average='macro', zero_division=0)
+    return {'macro_f1': 100 * float(score)}
+
+
+def matthews(targets: Sequence[Any], predictions: Sequence[Any]) -> Scores:
+    """Matthews correlation; 0 for a constant prediction."""
+    sklearn = _library('sklearn.metrics', 'scikit-learn')
+    return {'matthews': 100 * float(sklearn.matthews_corrcoef(targets, predictions))}
+
+
+def pearson(targets: Sequence[float], predictions: Sequence[float]) -> Scores:
+    """Pearson correlation; 0 where one side is constant."""
+    return {'pearson': _correlation('pearsonr', targets, predictions)}
+
+
+def spearman(targets: Sequence[float], predictions: Sequence[float]) -> Scores:
+    """Spearman rank correlation; 0 where one side is constant."""
+    return {'spearman': _correlation('spearmanr', targets, predictions)}
+
+
+def _correlation(name: str, targets: Sequence[float], predictions: Sequence[float]) -> float:
+    if len(set(targets)) < 2 or len(set(predictions)) < 2:
+        return 0.0
+    stats = _library('scipy.stats', 'scipy')
+    return 100 * float(getattr(stats, name)(targets, predictions)[0])
+
+
+def squad(targets: Sequence[Sequence[str]], predictions: Sequence[str]) -> Scores:
+    """Exact match and token F1 of SQuAD and MRQA: the best over the accepted answers."""
+    pairs = list(zip(targets, predictions, strict=True))
+    exact = [max(_same(answer, text) for answer in answers) for answers, text in pairs]
+    overlap = [max(_overlap(answer, text) for answer in answers) for answers, text in pairs]
+    return {'f1': _mean(overlap), 'em': _mean(exact)}
+
+
+def normalise(text: str) -> str:
+    """SQuAD's view of an answer: small letters, no punctuation, no articles, single spaces.
+
+    >>> normalise('The  U.S. Army!')
+    'us army'
+    """
+    bare = text.lower().translate(str.maketrans('', '', string.punctuation))
+    return ' '.join(re.sub(r'\b(a|an|the)\b', ' ', bare).split())
+
+
+def _same(answer: str, text: str) -> float:
+    return float(normalise(answer) == normalise(text))
+
+
+def _overlap(answer: str, text: str) -> float:
+    """Harmonic mean of precision and recall over normalised words."""
+    wanted, given = normalise(answer).split(), normalise(text).split()
+    shared = sum((collections.Counter(wanted) & collections.Counter(given)).values())
+    return 2 * shared / (len(wanted) + len(given)) if shared else 0.0
+
+
+def rouge(targets: Sequence[Sequence[str]], predictions: Sequence[str]) -> Scores:
+    """Mean ROUGE-1, -2 and -Lsum F against the first reference."""
+    names = ('rouge1', 'rouge2', 'rougeLsum')
+    scorer = _library('rouge_score.rouge_scorer', 'rouge-score').RougeScorer(names)
+    pairs = zip(targets, predictions, strict=True)
+    found = [scorer.score(references[0], text) for references, text in pairs]
+    return {name: _mean([scores[name].fmeasure for scores in found]) for name in names}
+
+
+def bleu(targets: Sequence[Sequence[str]], predictions: Sequence[str]) -> Scores:
+    """Corpus BLEU over all references (sacrebleu)."""
+    most = max(len(references) for references in targets)
+    columns = [[(*r, *[None] * most)[i] for r in targets] for i in range(most)]
+    score = _library('sacrebleu', 'sacrebleu').corpus_bleu(list(predictions), columns)
+    return {'bleu': float(score.score)}
+
+
+def majority_class(labels: Sequence[Any]) -> float:
+    """Accuracy of always answering with the most frequent label: beside every accuracy."""
+    return 100 * max(collections.Counter(labels).values(), default=0) / max(len(labels), 1)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return 100 * math.fsum(values) / len(values) if values else 0.0
+
+
+def _library(module: str, package: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise UserError(f'This metric needs {package}: pip install {package}.') from error
+
+
+BY_KIND: dict[str, tuple[Metric, ...]] = {
+    'classification': (accuracy,),
+    'choice': (accuracy,),
+    'span': (squad,),
+    'regression': (pearson, spearman),
+    'generation': (rouge,),
+}
+
+# The first is the one of the tables; sets that are not named go by their kind.
+METRICS: dict[str, tuple[Metric, ...]] = {
+    'cola': (matthews, accuracy),
+    'mrpc': (accuracy, f1),
+    'qqp': (accuracy, f1),
+    'cb': (accuracy, functools.partial(macro_f1, classes=range(3))),
+    'multirc': (f1, accuracy),
+    'e2e': (bleu, rouge),
+    'webnlg': (bleu, rouge),
+}
+
+
+def score(dataset: DataSet, examples: Sequence[Example], predictions: Sequence[str]) -> Scores:
+    """All metrics of a data set for the texts that a model produced; the tables' one first."""
+    targets, given = _comparable(dataset, examples, predictions)
+    metrics = METRICS.get(dataset.name, BY_KIND[dataset.kind])
+    return {name: value for metric in metrics for name, value in metric(targets, given).items()}
+
+
+def _comparable(
+    dataset: DataSet, examples: Sequence[Example], predictions: Sequence[str]
+) -> tuple[list[Any], list[Any]]:
+    """Labels for labelled sets, numbers for scores, and texts for the rest."""
+    if dataset.kind in ('span', 'generation'):
+        return [example.answers for example in examples], list(predictions)
+    if dataset.kind == 'regression':
+        return [_number(example.targets) for example in examples], [*map(_number, predictions)]
+    found = [
+        options.index(text) if text in (options := example.options or ()) else -1
+        for example, text in zip(examples, predictions, strict=True)
+    ]
+    return [example.label for example in examples], found
+
+
+def _number(text: str) -> float:
+    """A score; -1 for a text that is none, as in t5/data/postprocessors.py."""
+    try:
+        value = float(text)
+    except ValueError:
+        return -1.0
+    return value if math.isfinite(value) else -1.0
