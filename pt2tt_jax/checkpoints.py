@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import orbax.checkpoint as ocp
@@ -54,13 +54,14 @@ class Checkpoints:
             return initial
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, initial)
         try:
-            return self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+            found: Any = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
         except Exception as error:  # Orbax has no error class of its own
             raise UserError(
                 f'The checkpoint {self.directory / str(step)} cannot be read, or is of another '
                 f'run ({str(error).splitlines()[0]}). Remove that folder to go on from the one '
                 'before, or choose another output folder.'
             ) from error
+        return found
 
     def __enter__(self) -> Checkpoints:
         return self

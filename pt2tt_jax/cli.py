@@ -50,7 +50,7 @@ TRAINING = ('demo', 'run', 'transfer', 'tune', 'eval')
 def parser() -> argparse.ArgumentParser:
     """All commands and flags."""
     top = argparse.ArgumentParser(
-        prog='pt2tt', description=__doc__.splitlines()[0], allow_abbrev=False
+        prog='pt2tt', description=(__doc__ or '').splitlines()[0], allow_abbrev=False
     )
     commands = top.add_subparsers(dest='command', metavar='COMMAND', required=True)
     for name, text in COMMANDS.items():

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from pt2tt_jax.backbone import Backbone
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.features import Encoded
 from pt2tt_jax.settings import Data
-from pt2tt_jax.tasks import demo, families, labels, splits, templates
+from pt2tt_jax.tasks import demo, families, labels, readers, splits, templates
 from pt2tt_jax.tasks.formats import formatter
 from pt2tt_jax.transfer import Lesson
 
@@ -26,7 +25,7 @@ logger = logging.getLogger('pt2tt')
 
 Row = dict[str, Any]
 SOURCES = ('sst2', 'qqp', 'mnli', 'qnli', 'record', 'squad')  # Hwang 2023's six source tasks
-GENERAL = Path(tasks.__file__).with_name('general.json')
+GENERAL = readers.BUNDLED / 'general.json'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +40,8 @@ class Prepared:
       train, validation, test: texts and the same rows under each template. Choices (template, best
         step) are made on `validation`, results are reported on `test`.
       note: where the validation examples come from.
-      answers: accepted texts of each test example.
+      source: the data set itself.
+      examples: the test texts, with every accepted answer.
     """
 
     name: str
@@ -53,7 +53,8 @@ class Prepared:
     validation: Lesson
     test: Lesson
     note: str
-    answers: list[tuple[str, ...]]
+    source: tasks.DataSet
+    examples: list[tasks.Example]
 
     def splits(self) -> dict[str, Lesson]:
         return {'train': self.train, 'validation': self.validation, 'test': self.test}
@@ -165,7 +166,6 @@ def prepare(
 
     words = labels.words(source, settings.verbaliser) if source.labels else ()
     encoded_words = backbone.vocabulary.encode(list(words)) if words else []
-    reported = texts('test', student_format)
     return Prepared(
         name=source.name,
         fields=source.fields,
@@ -176,7 +176,8 @@ def prepare(
         validation=lesson('validation'),
         test=lesson('test'),
         note=note,
-        answers=[example.answers or (example.targets,) for example in reported],
+        source=source,
+        examples=texts('test', student_format),
     )
 
 

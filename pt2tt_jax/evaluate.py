@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 from flax import linen as nn
 from jaxtyping import Float
 
-from pt2tt_jax import features, objectives
+from pt2tt_jax import features, objectives, saved
+from pt2tt_jax.backbone import Backbone
 from pt2tt_jax.features import Encoded
+from pt2tt_jax.methods import prompt
 from pt2tt_jax.t5 import decoding, scoring
-from pt2tt_jax.tuning import Params
-
-NO_PROMPT = np.zeros(0, np.int32)
+from pt2tt_jax.t5.config import T5Config
+from pt2tt_jax.t5.network import Transformer
+from pt2tt_jax.tuning import Params, Tuned, flatten, merge, unflatten
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,45 +28,134 @@ class Model:
 
     module: nn.Module
     params: Params
-    prompt: np.ndarray = dataclasses.field(default_factory=lambda: NO_PROMPT)
+    prompt: np.ndarray = dataclasses.field(default_factory=lambda: features.NO_PROMPT)
 
 
-def _chunks(encoded: Encoded, model: Model, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Row numbers and input tokens, in order of length so that little is padded.
+@functools.cache
+def _behind_prompt(config: T5Config, length: int) -> nn.Module:
+    """One module for all prompts of a length, so that they share what is compiled for it."""
+    return Tuned(Transformer(config), prompt(length))
 
-    Every chunk has `size` rows, the last one filled up with repetitions: fewer shapes compile.
+
+def prompted(backbone: Backbone, rows: Float[np.ndarray, 'prompt embed']) -> Model:
+    """`backbone` behind the soft prompt `rows`."""
+    table = unflatten({saved.PROMPT: np.asarray(rows, np.float32)})
+    return Model(
+        _behind_prompt(backbone.config, len(rows)),
+        merge(table, backbone.params),
+        features.virtual_tokens(backbone.config.vocab_size, len(rows)),
+    )
+
+
+def restored(backbone: Backbone, tensors: Mapping[str, np.ndarray]) -> Model | None:
+    """`backbone` with saved parameters: a soft prompt, or new values of its own leaves.
+
+    None when `tensors` holds leaves that only the method that made them knows how to use.
     """
-    order = np.argsort([len(ids) for ids in encoded.inputs], kind='stable')
+    if set(tensors) == {saved.PROMPT}:
+        return prompted(backbone, tensors[saved.PROMPT])
+    if set(tensors) <= set(flatten(backbone.params)):
+        return Model(backbone.module, merge(unflatten(dict(tensors)), backbone.params))
+    return None
+
+
+Answer = Callable[[np.ndarray, jax.Array], Any]
+
+
+def _ask(model: Model, split: Encoded, size: int, answer: Answer) -> list[Any]:
+    """What `answer` says of each input, in the split's order.
+
+    Each input is encoded once; `answer` gets a chunk of tokens and its encodings, and returns
+    arrays whose first axis is the chunk's. Chunks are taken in order of length, so that little is
+    padded, and the last one is filled up with repetitions, so that few shapes compile.
+    """
+    order = np.argsort([len(ids) for ids in split.inputs], kind='stable')
+    variables = {'params': model.params}
+    out: list[Any] = [None] * len(split)
     for start in range(0, len(order), size):
         rows = order[start : start + size]
-        inputs = [np.concatenate([model.prompt, encoded.inputs[i]]) for i in np.resize(rows, size)]
-        yield rows, features.padded(inputs)
+        inputs = [np.concatenate([model.prompt, split.inputs[i]]) for i in np.resize(rows, size)]
+        tokens = features.padded(inputs)
+        said = jax.device_get(answer(tokens, decoding.encode(model.module, variables, tokens)))
+        for place, row in enumerate(rows):
+            out[row] = jax.tree.map(lambda leaf, place=place: leaf[place], said)
+    return out
+
+
+def _scorer(model: Model, labels: Sequence[np.ndarray]) -> Answer:
+    packed, variables = scoring.pack_labels(labels), {'params': model.params}
+
+    def answer(tokens, encoded):
+        return scoring.label_scores(
+            model.module,
+            variables,
+            tokens,
+            packed.tokens,
+            packed.segments,
+            len(labels),
+            encoded=encoded,
+        )
+
+    return answer
+
+
+def _writer(model: Model, max_length: int, vocabulary_size: int | None, beams: int = 1) -> Answer:
+    variables = {'params': model.params}
+
+    def answer(tokens, encoded):
+        known = {'vocabulary_size': vocabulary_size, 'encoded': encoded}
+        if beams == 1:
+            return decoding.greedy(model.module, variables, tokens, max_length, **known)
+        found, _ = decoding.beam_search(model.module, variables, tokens, max_length, beams, **known)
+        return found[:, 0]
+
+    return answer
 
 
 def label_log_probs(
-    model: Model, encoded: Encoded, labels: Sequence[np.ndarray], batch_size: int = 32
+    model: Model, split: Encoded, labels: Sequence[np.ndarray], batch_size: int = 32
 ) -> Float[np.ndarray, 'examples labels']:
     """Log-probability, in nats, of each label's tokens after each input.
 
     Args:
       model: what predicts.
-      encoded: the split.
+      split: the inputs.
       labels: token ids of each label, EOS included.
       batch_size: inputs at a time.
     """
-    packed = scoring.pack_labels(labels)
-    out = np.zeros((len(encoded), len(labels)), np.float32)
-    for rows, inputs in _chunks(encoded, model, batch_size):
-        scores = scoring.label_scores(
-            model.module,
-            {'params': model.params},
-            inputs,
-            packed.tokens,
-            packed.segments,
-            len(labels),
-        )
-        out[rows] = np.asarray(scores)[: len(rows)]
-    return out
+    return np.stack(_ask(model, split, batch_size, _scorer(model, labels)))
+
+
+def decode(
+    model: Model,
+    split: Encoded,
+    max_length: int,
+    *,
+    beams: int = 1,
+    vocabulary_size: int | None = None,
+    batch_size: int = 32,
+) -> list[np.ndarray]:
+    """Token ids that the model writes after each input; greedy, or the best of `beams`."""
+    return _ask(model, split, batch_size, _writer(model, max_length, vocabulary_size, beams))
+
+
+def classify(
+    model: Model,
+    split: Encoded,
+    labels: Sequence[np.ndarray],
+    max_length: int,
+    *,
+    vocabulary_size: int | None = None,
+    batch_size: int = 32,
+) -> tuple[Float[np.ndarray, 'examples labels'], list[np.ndarray]]:
+    """`label_log_probs` and `decode` of each input, encoded once for both."""
+    score, write = _scorer(model, labels), _writer(model, max_length, vocabulary_size)
+
+    def answer(tokens, encoded):
+        return score(tokens, encoded), write(tokens, encoded)
+
+    scores, written = zip(*_ask(model, split, batch_size, answer), strict=True)
+    return np.stack(scores), list(written)
 
 
 @functools.partial(jax.jit, static_argnames='module')
@@ -81,33 +173,6 @@ def cross_entropy(model: Model, encoded: Encoded, batch_size: int = 32) -> float
         batch['decoder_loss_weights'][len(rows) :] = 0.0
         total += np.asarray(_nats(model.module, model.params, batch))
     return float(total[0] / total[1])
-
-
-def decode(
-    model: Model,
-    encoded: Encoded,
-    max_length: int,
-    *,
-    beams: int = 1,
-    vocabulary_size: int | None = None,
-    batch_size: int = 32,
-) -> list[np.ndarray]:
-    """Token ids that the model writes after each input; greedy, or the best of `beams`."""
-    out: list[np.ndarray] = [NO_PROMPT] * len(encoded)
-    variables = {'params': model.params}
-    for rows, inputs in _chunks(encoded, model, batch_size):
-        if beams == 1:
-            tokens = decoding.greedy(
-                model.module, variables, inputs, max_length, vocabulary_size=vocabulary_size
-            )
-        else:
-            tokens, _ = decoding.beam_search(
-                model.module, variables, inputs, max_length, beams, vocabulary_size=vocabulary_size
-            )
-            tokens = tokens[:, 0]
-        for row, ids in zip(rows, np.asarray(tokens), strict=False):
-            out[row] = ids
-    return out
 
 
 @dataclasses.dataclass(frozen=True)

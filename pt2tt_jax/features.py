@@ -16,6 +16,7 @@ import numpy as np
 from pt2tt_jax.errors import UserError
 
 EOS = 1
+NO_PROMPT = np.zeros(0, np.int32)
 Batch = dict[str, np.ndarray]
 
 
@@ -42,13 +43,14 @@ class Encoded:
       inputs: ids of each input, ending in EOS, without a prompt.
       targets: ids of each target, ending in EOS.
       labels: index of each example's label, -1 where it has none.
-      cut: how many inputs were longer than the limit and lost their end.
+      cut, cut_targets: how many were longer than the limit and lost their end.
     """
 
     inputs: list[np.ndarray]
     targets: list[np.ndarray]
     labels: np.ndarray
     cut: int = 0
+    cut_targets: int = 0
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -59,7 +61,7 @@ class Encoded:
         longest = max(map(len, self.targets))
         return longest if longest <= 16 else None
 
-    def subset(self, rows: Sequence[int]) -> Encoded:
+    def subset(self, rows: Sequence[int] | np.ndarray) -> Encoded:
         return Encoded(
             [self.inputs[i] for i in rows],
             [self.targets[i] for i in rows],
@@ -103,6 +105,7 @@ def encode(
         [with_eos(ids, target_length) for ids in targets],
         np.asarray(labels, np.int32),
         cut=sum(len(ids) >= room for ids in inputs),
+        cut_targets=sum(len(ids) >= target_length for ids in targets),
     )
 
 
@@ -126,15 +129,17 @@ def padded(rows: Sequence[np.ndarray], length: int | None = None) -> np.ndarray:
 
 
 def bucket(length: int) -> int:
-    """`length` rounded up to a multiple of about a quarter of itself: few shapes get compiled."""
-    step = max(8, 2 ** ((length - 1).bit_length() - 3))
-    return int(-(-length // step) * step)
+    """`length` rounded up to 8, 12, 16, 24, 32, 48, 64, ...: two shapes a doubling get compiled."""
+    if length <= 8:
+        return 8
+    power = 2 ** ((length - 1).bit_length() - 1)  # power < length <= 2 * power
+    return power * 3 // 2 if length <= power * 3 // 2 else power * 2
 
 
 def batch(
     encoded: Encoded,
     rows: Sequence[int] | np.ndarray,
-    prompt: np.ndarray = np.zeros(0, np.int32),
+    prompt: np.ndarray = NO_PROMPT,
     *,
     input_length: int | None = None,
     target_length: int | None = None,

@@ -1,7 +1,8 @@
 """What is minimised: cross entropy with the targets, or divergence from a template teacher.
 
-Every objective maps float32 logits [batch, length, vocab] and a batch to a pair (sum, weight), so
-that micro-batches add up to exactly the mean over the whole batch.
+Every objective maps logits [batch, length, vocab] and a batch to a float32 pair (sum, weight), so
+that micro-batches add up to exactly the mean over the whole batch. Logits in low precision are
+widened before they are summed over the vocabulary.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
+Leaf = jax.Array | np.ndarray
 Batch = Mapping[str, jax.Array]
 Objective = Callable[[jax.Array, Batch], tuple[jax.Array, jax.Array]]
 
@@ -23,9 +26,9 @@ class TeacherLogits(NamedTuple):
     `ids` and `log_probs` have shape [..., k]; `log_rest` [...] is the log of the mass outside.
     """
 
-    ids: Int[Array, '... k']
-    log_probs: Float[Array, '... k']
-    log_rest: Float[Array, '...']
+    ids: Int[Leaf, '... k']
+    log_probs: Float[Leaf, '... k']
+    log_rest: Float[Leaf, ...]
 
 
 def forward(module: Any, params: Any, batch: Batch, dropout: jax.Array | None = None) -> jax.Array:
@@ -49,6 +52,7 @@ def cross_entropy(
     logits: Float[Array, 'batch length vocab'], batch: Batch
 ) -> tuple[Float[Array, ''], Float[Array, '']]:
     """Sum over target tokens of -log P(token), in nats, and the number of tokens."""
+    logits = logits.astype(jnp.float32)
     targets, weights = batch['decoder_target_tokens'], batch['decoder_loss_weights']
     chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
     nats = jax.nn.logsumexp(logits, axis=-1) - chosen
@@ -57,18 +61,18 @@ def cross_entropy(
 
 def compress(logits: Float[Array, '... vocab'], k: int) -> TeacherLogits:
     """The `k` likeliest outcomes of softmax(logits), and the mass of all others."""
+    logits = logits.astype(jnp.float32)
     log_probs, ids = jax.lax.top_k(jax.nn.log_softmax(logits), k)
     return TeacherLogits(ids, log_probs, _log_rest(logits, ids))
 
 
-def divergence(
-    teacher: TeacherLogits, logits: Float[Array, '... vocab']
-) -> Float[Array, '...']:
+def divergence(teacher: TeacherLogits, logits: Float[Array, '... vocab']) -> Float[Array, ...]:
     """KL(teacher || student) in nats over the outcomes that the teacher keeps apart.
 
     With k = vocab this is the divergence over the whole vocabulary. With fewer it is a lower
     bound, because lumping outcomes together never adds information (Cover and Thomas 2006, 2.7).
     """
+    logits = logits.astype(jnp.float32)
     student = jnp.take_along_axis(logits, teacher.ids, axis=-1)
     student = student - jax.nn.logsumexp(logits, axis=-1, keepdims=True)
     kept = jnp.sum(jnp.exp(teacher.log_probs) * (teacher.log_probs - student), axis=-1)

@@ -13,10 +13,7 @@ import numpy as np
 from pt2tt_jax import backbone as backbones
 from pt2tt_jax import evaluate, features, saved
 from pt2tt_jax.errors import UserError
-from pt2tt_jax.methods import prompt
-from pt2tt_jax.methods.initialisers import array
 from pt2tt_jax.tasks import Example
-from pt2tt_jax.tuning import Tuned, attach
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,24 +31,24 @@ class Predictor:
     Args:
       path: a file that `pt2tt run`, `transfer` or `tune` wrote.
       model: the backbone, by default the one that the prompt was trained on.
-      input_length: longest input in tokens, prompt included.
+      input_length: longest input in tokens, prompt included; by default as in training.
 
     Raises:
       UserError: when the file cannot be used or belongs to another backbone.
     """
 
-    def __init__(self, path: Path, model: str | None = None, input_length: int = 512):
+    def __init__(self, path: Path, model: str | None = None, input_length: int | None = None):
         tensors, self.about = saved.load(path)
-        if saved.PROMPT not in tensors:
-            raise UserError(f'{path} holds no soft prompt, but {", ".join(tensors)}.')
         self.backbone = backbones.load(model or self.about['backbone'])
         saved.check_fits(path, self.about, self.backbone)
-        rows = tensors[saved.PROMPT]
-        module = Tuned(self.backbone.module, prompt(len(rows), init=array(rows)))
-        params = attach(module, jax.device_put(self.backbone.params), jax.random.key(0))
-        virtual = features.virtual_tokens(self.backbone.config.vocab_size, len(rows))
-        self.model = evaluate.Model(module, params, virtual)
-        self.input_length = input_length
+        params = jax.device_put(self.backbone.params)
+        placed = dataclasses.replace(self.backbone, params=params)
+        restored = evaluate.restored(placed, tensors)
+        if restored is None:
+            method = self.about['method']
+            raise UserError(f'{path} is of the method {method!r}, which predict cannot load.')
+        self.model = restored
+        self.input_length = input_length or self.about['input_length']
 
     def __call__(self, texts: Sequence[str]) -> list[Prediction]:
         """One prediction a text; the text is written as the prompt was trained to read it."""

@@ -96,7 +96,9 @@ def load(path: Path) -> dict[str, Any]:
 
 def title(results: Results) -> str:
     backbone = results.get('backbone', {}).get('name')
-    return f'PT2TT on {results["data"].get("name", "a task")}' + (f', {backbone}' if backbone else '')
+    return f'PT2TT on {results["data"].get("name", "a task")}' + (
+        f', {backbone}' if backbone else ''
+    )
 
 
 def columns(rows: Sequence[Row]) -> dict[str, str]:
@@ -266,7 +268,10 @@ def _seeds(results: Results) -> list[list[str]]:
     """One line per tuned model: method, seed, kept step, accuracies."""
     return [
         [METHODS.get(method, method), str(run['seed']), str(run.get('step', ''))]
-        + [percent(run[m]) if m in run else '' for m in ('accuracy', 'decoded_accuracy', 'macro_f1')]
+        + [
+            percent(run[m]) if m in run else ''
+            for m in ('accuracy', 'decoded_accuracy', 'macro_f1')
+        ]
         for method, found in results.get('tuned', {}).items()
         for run in found.get('seeds', ())
     ]

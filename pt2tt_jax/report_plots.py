@@ -92,7 +92,9 @@ def svg(panel: Panel) -> str:
         panel.draw(figure)
         figure.savefig(out, format='svg', transparent=True, metadata={'Date': None})
     text = out.getvalue()
-    text = re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', r'<svg \1>', text[text.index('<svg') :], count=1)
+    text = re.sub(
+        r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', r'<svg \1>', text[text.index('<svg') :], count=1
+    )
     text = re.sub(r'<metadata>.*?</metadata>', '', text, flags=re.DOTALL)
     for name, colour in COLOURS.items():
         text = text.replace(colour, f'var(--{name})')
@@ -108,7 +110,9 @@ def png(panels: Sequence[Panel], title: str) -> bytes:
     down = max(1, math.ceil(len(panels) / across))
     out = io.BytesIO()
     with rc_context(STYLE):
-        figure = Figure(figsize=(SIZE[0] * across, (SIZE[1] + 0.3) * down + 0.4), layout='constrained')
+        figure = Figure(
+            figsize=(SIZE[0] * across, (SIZE[1] + 0.3) * down + 0.4), layout='constrained'
+        )
         figure.suptitle(title if panels else f'{title}: nothing measured yet', fontsize=13)
         parts = figure.subfigures(down, across, squeeze=False, wspace=0.06, hspace=0.06).flat
         for part, panel in zip(parts, panels, strict=False):
@@ -244,7 +248,9 @@ def _draw_accuracies(figure, rows: Sequence[Row], majority: float) -> None:
         axes.plot([value, value], [place - 0.31, place + 0.31], color=colour, linewidth=2)
         _draw_spread(axes, place, value, row)
         spread = f' ± {percent(row.spread)}' if row.spread is not None else ''
-        axes.text(1.02, place, f'{value:.1f}{spread}', va='center', transform=axes.get_yaxis_transform())
+        axes.text(
+            1.02, place, f'{value:.1f}{spread}', va='center', transform=axes.get_yaxis_transform()
+        )
     axes.axvline(left, color=MUTED, linewidth=1)
     axes.annotate(
         f'majority {left:.1f}', (left, 1), xycoords=axes.get_xaxis_transform(), color=MUTED,
@@ -306,7 +312,9 @@ def _draw_tuning(figure, lines: dict[str, dict[str, dict[int, float]]], scale: i
     for method, members in lines.items():
         steps = sorted(set.intersection(*(set(member) for member in members.values())))
         values = scale * np.array([[member[step] for step in steps] for member in members.values()])
-        axes.fill_between(steps, values.min(0), values.max(0), color=colours[method], alpha=0.2, lw=0)
+        axes.fill_between(
+            steps, values.min(0), values.max(0), color=colours[method], alpha=0.2, lw=0
+        )
         axes.plot(steps, values.mean(0), color=colours[method], linewidth=2.2)
         ends.append((METHODS.get(method, method), values.mean(0)[-1], colours[method]))
     axes.set(xlabel='steps')

@@ -7,12 +7,8 @@ keep checkpoints: the same command, started again, goes on where it was interrup
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
-import os
-import platform
 import sys
-import time
 from collections.abc import Callable
 from datetime import datetime
 from importlib import metadata as distribution
@@ -23,79 +19,15 @@ import jax
 import numpy as np
 
 from pt2tt_jax import backbone as backbones
-from pt2tt_jax import data, evaluate, features, report, saved, sharding, transfer, tune
+from pt2tt_jax import data, evaluate, report, saved, sharding, transfer, tune
 from pt2tt_jax.backbone import Backbone
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.features import Encoded
-from pt2tt_jax.methods import prompt
-from pt2tt_jax.methods.initialisers import array
+from pt2tt_jax.results import Results, machine
 from pt2tt_jax.settings import Settings
-from pt2tt_jax.tuning import Tuned, attach
+from pt2tt_jax.tasks import metrics
 
 logger = logging.getLogger('pt2tt')
-
-
-class Results:
-    """`results.json` of a folder: each section is computed once, then read.
-
-    Raises:
-      UserError: when the folder holds a run with other settings.
-    """
-
-    def __init__(self, folder: Path, settings: Settings):
-        self.path = folder / 'results.json'
-        folder.mkdir(parents=True, exist_ok=True)
-        self.values: dict[str, Any] = json.loads(self.path.read_text()) if self.path.exists() else {}
-        wanted = json.loads(json.dumps(settings.as_dict()))
-        if self.values.setdefault('settings', wanted) != wanted:
-            raise UserError(
-                f'{folder} holds a run with other settings ({_difference(self.values["settings"], wanted)}). '
-                'Choose another folder with --out, or delete this one.'
-            )
-
-    def section(self, name: str, compute: Callable[[], Any]) -> Any:
-        """The value at `name` ('part' or 'part/name'), unless an earlier start computed it."""
-        part, _, inner = name.partition('/')
-        values, key = (self.values.setdefault(part, {}), inner) if inner else (self.values, part)
-        if key not in values:
-            start = time.monotonic()
-            values[key] = compute()
-            seconds = self.values.setdefault('seconds', {})
-            seconds[name] = round(time.monotonic() - start, 1)
-            self.write()
-        return values[key]
-
-    def write(self) -> None:
-        part = self.path.with_suffix('.part')
-        try:
-            part.write_text(json.dumps(self.values, indent=1))
-            part.replace(self.path)
-        except OSError as error:
-            raise UserError(
-                f'{self.path} could not be written ({error.strerror}); make room and start the '
-                'same command again.'
-            ) from error
-
-
-def _difference(old: dict, new: dict) -> str:
-    changed = [
-        f'{section}.{name}: {old.get(section, {}).get(name)!r} there, {value!r} now'
-        for section, values in new.items()
-        for name, value in values.items()
-        if old.get(section, {}).get(name) != value
-    ]
-    return '; '.join(changed[:3])
-
-
-def machine() -> dict[str, Any]:
-    """What the run was made on."""
-    return {
-        'platform': platform.platform(terse=True),
-        'cpu_count': os.cpu_count(),
-        'devices': [str(device) for device in jax.devices()],
-        'jax': jax.__version__,
-        'python': platform.python_version(),
-    }
 
 
 @dataclasses.dataclass
@@ -115,22 +47,32 @@ class Job:
 
     def scores(self, model: evaluate.Model, split: Encoded) -> dict[str, Any]:
         """Accuracy by label scoring and by decoding, beside what a constant answer reaches."""
-        labels = self.prepared.label_ids
+        labels, vocabulary = self.prepared.label_ids, self.backbone.vocabulary
         if labels is None:
-            return {'cross_entropy': evaluate.cross_entropy(model, split)}
-        picked = evaluate.label_log_probs(model, split, labels).argmax(axis=1)
-        return summary(picked, split.labels, len(labels)) | self._decoded(model, split)
-
-    def _decoded(self, model: evaluate.Model, split: Encoded) -> dict[str, float]:
-        assert self.prepared.label_ids is not None
-        vocabulary = self.backbone.vocabulary
-        longest = max(map(len, self.prepared.label_ids)) + 1
-        written = evaluate.decode(model, split, longest, vocabulary_size=vocabulary.size)
+            return self._written(model, split)
+        longest = max(map(len, labels)) + 1  # room to be wrong: a label that goes on is none
+        log_probs, written = evaluate.classify(
+            model, split, labels, longest, vocabulary_size=vocabulary.size
+        )
         texts = [vocabulary.decode(ids) for ids in written]
-        picked = np.array([evaluate.nearest_label(t, self.prepared.labels) for t in texts])
+        decoded = np.array([evaluate.nearest_label(t, self.prepared.labels) for t in texts])
+        return summary(log_probs.argmax(axis=1), split.labels, len(labels)) | {
+            'decoded_accuracy': float(np.mean(decoded == split.labels)),
+            'invalid': float(np.mean(decoded < 0)),
+        }
+
+    def _written(self, model: evaluate.Model, split: Encoded) -> dict[str, Any]:
+        """The metrics of a task whose targets are free text."""
+        vocabulary = self.backbone.vocabulary
+        length = self.settings.data.target_length
+        ids = evaluate.decode(model, split, length, vocabulary_size=vocabulary.size)
+        texts = [vocabulary.decode(one) for one in ids]
+        found = metrics.score(self.prepared.source, self.prepared.examples, texts)
         return {
-            'decoded_accuracy': float(np.mean(picked == split.labels)),
-            'invalid': float(np.mean(picked < 0)),
+            'metrics': found,
+            'cross_entropy': evaluate.cross_entropy(model, split),
+            'constant': texts[0] if len(set(texts)) == 1 else None,
+            'examples': len(split),
         }
 
 
@@ -139,7 +81,7 @@ def summary(picked: np.ndarray, labels: np.ndarray, count: int) -> dict[str, Any
     from sklearn.metrics import f1_score  # half a second that only evaluation needs
 
     found = evaluate.accuracy(picked, labels)
-    macro = f1_score(labels, picked, labels=range(count), average='macro', zero_division=0.0)
+    macro = f1_score(labels, picked, labels=range(count), average='macro', zero_division=0)  # pyright: ignore
     return dataclasses.asdict(found) | {'stderr': found.stderr, 'macro_f1': float(macro)}
 
 
@@ -242,17 +184,17 @@ def stage1(job: Job) -> transfer.Transferred:
 
 def score_stage1(job: Job, done: transfer.Transferred) -> dict[str, Any]:
     """Saves every source prompt, and measures each before the stripped input."""
-    length = job.settings.transfer.length
-    virtual = features.virtual_tokens(job.backbone.config.vocab_size, length)
-    module = Tuned(job.backbone.module, prompt(length))
-    params = attach(module, job.backbone.params, jax.random.key(0))
     scores = {}
     for name, rows in done.prompts.items():
-        params['token_embedder']['prompt'] = {'embedding': rows}
-        model = evaluate.Model(module, params, virtual)
-        scores[name] = job.scores(model, job.prepared.test.student)
-        about = {'stage': 1, 'template': name, 'kl': done.kl[name], **scores[name]}
-        save_prompt(job, f'transfer/{slug(name)}', rows, about)
+        scores[name] = job.scores(evaluate.prompted(job.backbone, rows), job.prepared.test.student)
+        about = {
+            'stage': 1,
+            'method': 'prompt',
+            'template': name,
+            'kl': done.kl[name],
+            **scores[name],
+        }
+        save(job, f'transfer/{slug(name)}', {saved.PROMPT: rows}, about)
     return {'chosen': done.chosen, 'kl': done.kl, 'curves': done.curves, 'scores': scores}
 
 
@@ -261,25 +203,24 @@ def slug(name: str) -> str:
     return ''.join(c if c.isalnum() or c in '-_' else '-' for c in name)
 
 
-def save_prompt(job: Job, name: str, rows: np.ndarray, about: dict[str, Any]) -> Path:
+def save(job: Job, name: str, tensors: dict[str, np.ndarray], about: dict[str, Any]) -> None:
     """Writes `<folder>/prompts/<name>.safetensors`, complete with how to use it."""
-    path = job.folder / 'prompts' / f'{name}.safetensors'
     metadata = saved.identity(job.backbone) | {
-        'method': 'prompt',
-        'length': len(rows),
         'task': job.prepared.name,
         'fields': job.prepared.fields,
         'labels': job.prepared.labels,
         'input_format': job.settings.data.input_format,
+        'input_length': job.settings.data.input_length,
         'verbaliser': job.settings.data.verbaliser,
         'settings': job.settings.as_dict(),
         **about,
     }
-    saved.save(path, {saved.PROMPT: np.asarray(rows, np.float32)}, metadata)
-    return path
+    saved.save(job.folder / 'prompts' / f'{name}.safetensors', tensors, metadata)
 
 
-def stage2(job: Job, method: str, source: np.ndarray | None) -> dict[str, Any]:
+def stage2(
+    job: Job, method: str, source: np.ndarray | None, template: str | None = None
+) -> dict[str, Any]:
     """Trains `method` with every seed, saves the results and measures them."""
     settings = job.settings.tune
     init = tune.initialiser(settings.init, job.backbone, job.prepared.labels)
@@ -296,11 +237,12 @@ def stage2(job: Job, method: str, source: np.ndarray | None) -> dict[str, Any]:
     )
     seeds = []
     for one in learned:
+        tensors = tune.portable(one)
+        model = evaluate.restored(job.backbone, tensors) or one.model
         found = {'seed': one.seed, 'step': one.step}
-        found |= job.scores(one.model, job.prepared.test.student)
-        rows = tune.as_one_prompt(one)
-        if rows is not None:
-            save_prompt(job, f'{method}/seed{one.seed}', rows, {'stage': 2, **found})
+        found |= job.scores(model, job.prepared.test.student)
+        about = {'stage': 2, 'method': method, 'template': template, **found}
+        save(job, f'{method}/seed{one.seed}', tensors, about)
         seeds.append(found)
     trained = sum(
         leaf.size for path, leaf in learned[0].trained.items() if 'source_prompt' not in path
@@ -325,8 +267,12 @@ def run(settings: Settings, folder: Path) -> dict[str, Any]:
     first = results.section('transfer', lambda: score_stage1(job, done()))
     logger.info('kept template: %s', first['chosen'])
     for method in settings.tune.methods:
-        source = source_rows(job, first['chosen']) if method == 'pt2tt' else None
-        results.section(f'tuned/{method}', lambda m=method, s=source: stage2(job, m, s))
+        template = first['chosen'] if method == 'pt2tt' else None
+        source = source_rows(job, template) if template else None
+        results.section(
+            f'tuned/{method}',
+            lambda m=method, s=source, t=template: stage2(job, m, s, t),
+        )
     report.write(folder)
     return results.values
 
@@ -372,16 +318,22 @@ def _checked_source(job: Job, path: str) -> np.ndarray:
 def evaluate_prompts(settings: Settings, folder: Path, prompts: list[Path]) -> dict[str, Any]:
     """Measures saved prompts on the test set of a task; see `run`."""
     job = start(settings, folder, with_templates=False)
-    job.results.section('zero_shot', lambda: {'stripped': job.scores(job.plain, job.prepared.test.student)})
+    job.results.section(
+        'zero_shot', lambda: {'stripped': job.scores(job.plain, job.prepared.test.student)}
+    )
     for path in prompts:
-        rows = _checked_source(job, str(path))
-        virtual = features.virtual_tokens(job.backbone.config.vocab_size, len(rows))
-        module = Tuned(job.backbone.module, prompt(len(rows), init=array(rows)))
-        params = attach(module, job.backbone.params, jax.random.key(0))
-        model = evaluate.Model(module, params, virtual)
+        tensors, about = saved.load(path)
+        saved.check_fits(path, about, job.backbone)
+        model = evaluate.restored(job.backbone, tensors)
+        if model is None:
+            raise UserError(f'{path} is of the method {about["method"]!r}, which cannot be loaded.')
+        about = {'seed': about.get('seed', 0), 'step': about.get('step', 0)}
         job.results.section(
-            f'tuned/{path.stem}',
-            lambda m=model: {'seeds': [job.scores(m, job.prepared.test.student)], 'curves': []},
+            f'tuned/{path.parent.name}/{path.stem}',
+            lambda m=model, a=about: {
+                'seeds': [a | job.scores(m, job.prepared.test.student)],
+                'curves': [],
+            },
         )
     report.write(folder)
     return job.results.values

@@ -1,4 +1,4 @@
-"""Every setting of a run, with its default: gin-configurable values, free of JAX.
+"""Every setting of a run, with its default: values that gin can bind, free of JAX.
 
 `Transfer.steps = 300` in a gin file, or `--gin.Transfer.steps=300` on the command line.
 """
@@ -19,7 +19,7 @@ _PACKAGE = Path(__file__).parent
 GIN = next(p for p in (_PACKAGE / 'gin', _PACKAGE.parent / 'gin') if p.exists())
 
 
-@gin.configurable(module='pt2tt')
+@gin.configurable(module='pt2tt')  # pyright: ignore
 @dataclasses.dataclass(frozen=True)
 class Model:
     """The frozen backbone.
@@ -43,7 +43,7 @@ class Model:
         checks.values(self)
 
 
-@gin.configurable(module='pt2tt')
+@gin.configurable(module='pt2tt')  # pyright: ignore
 @dataclasses.dataclass(frozen=True)
 class Data:
     """The task: its examples, and how they are written.
@@ -139,7 +139,7 @@ class Recipe:
         return self.checkpoint_every or self.evaluation_period
 
 
-@gin.configurable(module='pt2tt')
+@gin.configurable(module='pt2tt')  # pyright: ignore
 @dataclasses.dataclass(frozen=True)
 class Transfer(Recipe):
     """Stage 1: one prompt per template, by KL divergence from the templated teacher.
@@ -166,7 +166,7 @@ class Transfer(Recipe):
         checks.one_of('targets', self.targets, ('gold', 'teacher', 'first'))
 
 
-@gin.configurable(module='pt2tt')
+@gin.configurable(module='pt2tt')  # pyright: ignore
 @dataclasses.dataclass(frozen=True)
 class Tune(Recipe):
     """Stage 2 and its comparison: tuning on labels.
@@ -174,7 +174,8 @@ class Tune(Recipe):
     Attributes:
       length: n, tokens of the whole prompt; PT2TT trains n - m of them, prompt tuning all.
       methods: what is trained, each with every seed.
-      init: of trained prompt rows: 'vocabulary', 'labels', 'uniform', or a .npy file.
+      init: of trained prompt rows: 'vocabulary', 'labels', 'uniform', 'text:some words', or a
+        .npy file.
       source: a saved source prompt, for `pt2tt tune` without stage 1.
       thaw: train the source prompt too.
       seeds: one run each.

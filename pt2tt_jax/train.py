@@ -86,7 +86,7 @@ def schedule(recipe: Recipe) -> optax.Schedule:
 
 
 def optimizer(recipe: Recipe) -> optax.GradientTransformation:
-    """AdamW, or Adafactor as prompt tuning uses it (no parameter scaling, decay 0.8, no momentum)."""
+    """AdamW, or Adafactor as in Lester et al.: no parameter scaling, decay 0.8, no momentum."""
     rate = schedule(recipe)
     if recipe.optimizer == 'adamw':
         chosen = optax.adamw(rate, weight_decay=recipe.weight_decay)
@@ -102,12 +102,13 @@ def optimizer(recipe: Recipe) -> optax.GradientTransformation:
 
 def initial_state(problem: Problem, recipe: Recipe) -> State:
     members = len(problem.names)
+    trained, best = (jax.tree.map(jnp.copy, problem.trained) for _ in range(2))  # to be donated
     return State(
         step=jnp.zeros((), jnp.int32),
-        trained=problem.trained,
+        trained=trained,
         optimizer=jax.vmap(optimizer(recipe).init)(problem.trained),
         rng=jax.random.key_data(jax.random.split(jax.random.key(problem.seed), members)),
-        best=jax.tree.map(jnp.copy, problem.trained),  # not shared: `trained` is donated
+        best=best,
         best_score=jnp.full((members,), -jnp.inf),
         best_step=jnp.zeros((members,), jnp.int32),
     )
@@ -123,18 +124,18 @@ def make_step(module, objective: Objective, recipe: Recipe):
 
     def gradient(trained, frozen, batch, rng):
         """Gradient of the mean loss, summed over micro-batches before the division."""
+        # Each takes every n-th row: a batch that is split over devices stays so.
         parts = jax.tree.map(
-            lambda x: x.reshape(recipe.accumulate, -1, *x.shape[1:]), batch
+            lambda x: x.reshape(-1, recipe.accumulate, *x.shape[1:]).swapaxes(0, 1), batch
         )
+        rngs = jax.random.split(rng, recipe.accumulate)
 
         def add(total, part):
-            (value, weight), slope = jax.value_and_grad(loss, has_aux=True)(
-                trained, frozen, part, rng
-            )
+            (value, weight), slope = jax.value_and_grad(loss, has_aux=True)(trained, frozen, *part)
             return jax.tree.map(jnp.add, total, (value, weight, slope)), None
 
         zero = (jnp.zeros(()), jnp.zeros(()), jax.tree.map(jnp.zeros_like, trained))
-        (value, weight, slope), _ = jax.lax.scan(add, zero, parts)
+        (value, weight, slope), _ = jax.lax.scan(add, zero, (parts, rngs))
         return value / weight, jax.tree.map(lambda g: g / weight, slope)
 
     def member(trained, opt_state, rng, frozen, batch, step):
@@ -198,50 +199,58 @@ def fit(
       label: beside the progress bar.
     """
     mesh = mesh or sharding.mesh(1, 1)
-    checkpoints = Checkpoints(directory / 'checkpoints')
-    state = checkpoints.restore(initial_state(problem, recipe))
-    state = sharding.replicate(state, mesh)
-    log = MetricLog(directory, resume_at=int(state.step))
-    frozen = sharding.shard_params(problem.frozen, mesh)
-    run = _Loop(problem, recipe, checkpoints, log)
-
-    bar = tqdm(
-        total=recipe.steps * recipe.batch_size * len(problem.names),
-        initial=int(state.step) * recipe.batch_size * len(problem.names),
-        desc=label,
-        unit='ex',
-        disable=None,
-        smoothing=0.05,
-    )
-    with bar, log, checkpoints:
-        step = make_step(problem.module, problem.objective, recipe)
-        if int(state.step) == 0:
-            state = run.evaluate(state, {})
-        for number in range(int(state.step), recipe.steps):
-            batch = sharding.shard_batch(problem.batches(number), mesh)
-            state, metrics = step(state, frozen, batch)
-            bar.update(recipe.batch_size * len(problem.names))
-            state = run.after_step(number + 1, state, metrics, bar)
+    with Checkpoints(directory / 'checkpoints') as checkpoints:
+        state = checkpoints.restore(initial_state(problem, recipe))
+        state = sharding.replicate(state, mesh)
+        first = int(state.step)
+        with (
+            MetricLog(directory, resume_at=first) as log,
+            _bar(problem, recipe, first, label) as bar,
+        ):
+            run = _Loop(problem, recipe, checkpoints, log, bar)
+            if not first:
+                state = run.evaluate(state, {})
+            frozen = sharding.shard_params(problem.frozen, mesh)
+            step = make_step(problem.module, problem.objective, recipe)
+            for number in range(first, recipe.steps):
+                batch = sharding.shard_batch(problem.batches(number), mesh)
+                state, metrics = step(state, frozen, batch)
+                state = run.after_step(number + 1, state, metrics)
     kept = state.best if recipe.keep == 'best' and problem.evaluate else state.trained
     last = np.full(len(problem.names), recipe.steps)
     steps = np.asarray(state.best_step) if kept is state.best else last
     return Fitted(jax.device_get(kept), steps, log.rows())
 
 
+def _bar(problem: Problem, recipe: Recipe, first: int, label: str) -> tqdm:
+    """Examples of all members; no bar where the output is not a terminal."""
+    examples = recipe.batch_size * len(problem.names)
+    return tqdm(
+        total=recipe.steps * examples,
+        initial=first * examples,
+        desc=label,
+        unit='ex',
+        disable=None,
+        smoothing=0.05,
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class _Loop:
-    """What happens between steps: evaluation, logging, checkpoints."""
+    """What happens between steps: progress, evaluation, logging, checkpoints."""
 
     problem: Problem
     recipe: Recipe
     checkpoints: Checkpoints
     log: MetricLog
+    bar: tqdm
 
-    def after_step(self, number: int, state: State, metrics, bar) -> State:
+    def after_step(self, number: int, state: State, metrics) -> State:
+        self.bar.update(self.recipe.batch_size * len(self.problem.names))
         final = number == self.recipe.steps
         if number % self.recipe.evaluation_period == 0 or final:
             values = {name: value.tolist() for name, value in jax.device_get(metrics).items()}
-            bar.set_postfix(loss=f'{np.mean(values["loss"]):.3f}')
+            self.bar.set_postfix(loss=f'{np.mean(values["loss"]):.3f}')
             state = self.evaluate(state, values)
         if number % self.recipe.checkpoint_period == 0 or final:
             self.log.flush()  # what a checkpoint follows must be on disk before it

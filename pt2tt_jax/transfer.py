@@ -15,6 +15,7 @@ import dataclasses
 import functools
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -162,7 +163,7 @@ class _Taught:
     row_of: dict[int, int]
     virtual: np.ndarray
 
-    def batch(self, rows: np.ndarray) -> features.Batch:
+    def batch(self, rows: np.ndarray) -> dict[str, Any]:
         """Arrays [templates, rows, ...] of one training step."""
         length = self.answers.log_rest.shape[-1]
         parts = [
@@ -188,9 +189,7 @@ class _School:
         """The teacher's answers on the examples `rows`, for every template."""
         texts = tuple(self._targets(lesson.student, t, rows) for t in lesson.teachers.values())
         width = max(max(len(t.targets[i]) for i in rows) for t in texts)
-        bar = tqdm(
-            total=len(texts) * len(rows), desc=label, unit='ex', disable=None, leave=False
-        )
+        bar = tqdm(total=len(texts) * len(rows), desc=label, unit='ex', disable=None, leave=False)
         with bar:
             answers = [
                 self._answers(templated, text.targets, rows, width, bar)

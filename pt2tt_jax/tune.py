@@ -50,10 +50,13 @@ def initialiser(name: str, backbone: Backbone, labels: Sequence[str]) -> initial
     """The initialiser that `Tune.init` names.
 
     Raises:
-      UserError: for an unknown name.
+      UserError: for an unknown name, or one that the task or a file cannot serve.
     """
     if name.endswith('.npy'):
         return initialisers.file(name)
+    if name.startswith('text:'):
+        ids = backbone.vocabulary.encode([name.removeprefix('text:')])[0]
+        return initialisers.text(ids.tolist())
     known = {
         'vocabulary': initialisers.sampled_vocabulary,
         'uniform': initialisers.uniform,
@@ -182,12 +185,12 @@ def _score(
     return {'accuracy': right, 'label_nats': nats, 'score': right - 1e-4 * min(nats, 1e3)}
 
 
-def as_one_prompt(learned: Learned) -> np.ndarray | None:
-    """All prompt rows in the order they are read, [prompt, embed]; None for other methods.
+def portable(learned: Learned) -> dict[str, np.ndarray]:
+    """What is saved: the trained leaves; for prompts, all rows as one table in reading order.
 
     PT2TT's two tables become one, which loads wherever a plain soft prompt does.
     """
     if learned.method not in PROMPTED:
-        return None
+        return learned.trained
     rows = [learned.trained[path] for path in (PROMPT, SOURCE_PROMPT) if path in learned.trained]
-    return np.concatenate(rows)
+    return {PROMPT: np.concatenate(rows)}

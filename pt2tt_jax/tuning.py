@@ -22,13 +22,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax import traverse_util
+from flax.core import Scope
 
 from pt2tt_jax.errors import UserError, nearest
 
@@ -142,7 +143,7 @@ class Tuned(nn.Module):
     @contextlib.contextmanager
     def _inserted(self) -> Iterator[set[str]]:
         shared = {
-            insert.name: insert.shared(parent=self.scope.push(insert.name, reuse=True))()
+            insert.name: insert.shared(parent=_child(self, insert.name))()
             for insert in self.tuning.inserts
             if insert.shared is not None
         }
@@ -191,6 +192,12 @@ def _frozen(module: nn.Module, path: str, inside: set[str]) -> Callable[..., Any
     return call
 
 
+def _child(module: nn.Module, name: str) -> Scope:
+    """The scope `name` below a bound module, new or there already."""
+    assert module.scope is not None
+    return module.scope.push(name, reuse=True)
+
+
 def _wrapped(insert: Insert, frozen: Frozen, shared: dict[str, Any]) -> Callable[..., Any]:
     """A call of `insert` around `frozen`.
 
@@ -200,7 +207,7 @@ def _wrapped(insert: Insert, frozen: Frozen, shared: dict[str, Any]) -> Callable
     keywords = {'shared': shared[insert.name]} if insert.shared is not None else {}
 
     def call(*args, **kwargs):
-        scope = frozen.module.scope.push(insert.name, reuse=True)
+        scope = _child(frozen.module, insert.name)
         return insert.module(parent=scope)(frozen, *args, **kwargs, **keywords)
 
     return call
@@ -240,7 +247,7 @@ def attach(module: Tuned, backbone_params: Params, key: jax.Array) -> Params:
       key: random key; each leaf's own comes from its path.
 
     Raises:
-      UserError: when an insert matches no site.
+      UserError: when an insert matches no site, or a pattern of `module.tuning` no parameter.
     """
     tokens = jnp.ones((1, 1), jnp.int32)
 
@@ -255,9 +262,19 @@ def attach(module: Tuned, backbone_params: Params, key: jax.Array) -> Params:
             rngs=rngs,
             mutable=['params'],
         )
-        return split_inserts(new['params'], module.tuning)
+        return split_inserts(dict(new['params']), module.tuning)
 
-    return merge(jax.jit(run)(backbone_params), backbone_params)
+    tree = merge(jax.jit(run)(backbone_params), backbone_params)
+    _check_patterns(module.tuning, flatten(tree))
+    return tree
+
+
+def _check_patterns(tuning: Tuning, paths: Iterable[str]) -> None:
+    for pattern in (*tuning.unfreeze, *tuning.freeze):
+        if not any(re.fullmatch(pattern, path) for path in paths):
+            raise UserError(
+                f'The pattern {pattern!r} matches no parameter in full. {nearest(pattern, paths)}'
+            )
 
 
 def split_inserts(params: Params, tuning: Tuning) -> Params:

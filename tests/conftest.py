@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
-# Toy models spend their time in the compiler: half of it goes without LLVM's optimisations.
+# Toy models spend their time in the compiler: half of it goes without LLVM's optimisations, and
+# what was compiled once is kept. In the environment, so that processes of tests inherit it.
 os.environ.setdefault('XLA_FLAGS', '--xla_backend_optimization_level=0')
+_CACHE = Path(__file__).parents[1] / '.pytest_cache' / 'xla'
+os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(_CACHE))
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
 
 import jax
 import numpy as np
@@ -17,7 +23,7 @@ from pt2tt_jax.backbone import Backbone
 from pt2tt_jax.t5.config import T5Config
 from pt2tt_jax.t5.vocabulary import Vocabulary
 
-WORDS = tuple(f'w{i}' for i in range(93)) + ('good', 'bad', 'is', 'it')
+WORDS = (*(f'w{i}' for i in range(93)), 'good', 'bad', 'is', 'it')
 
 
 def make_config(version: str) -> T5Config:

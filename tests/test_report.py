@@ -49,7 +49,10 @@ def stage1() -> dict:
         if step:
             curves.append({'step': step, **{f'loss/{name}': 0.5 for name in NAMES}})
         fall = math.exp(-step / 18)
-        kl = {f'kl/{n}': (end + 1.8 * fall) * noise.uniform(0.95, 1.1) for n, end in zip(NAMES, KL, strict=True)}
+        kl = {
+            f'kl/{n}': (end + 1.8 * fall) * noise.uniform(0.95, 1.1)
+            for n, end in zip(NAMES, KL, strict=True)
+        }
         curves.append({'step': step, **kl, **{f'prompt_norm/{name}': 3.0 for name in NAMES}})
     return {
         'chosen': NAMES[3],
@@ -64,10 +67,20 @@ def tuned(method: str) -> dict:
     curves = []
     for step in range(0, 101, 10):
         rise = 1 - math.exp(-step / 25)
-        seeds = {f'accuracy/seed{i}': start + rise * (end - start) + noise.normal(0, 0.012) for i, end in enumerate(TUNED[method])}
+        seeds = {
+            f'accuracy/seed{i}': start + rise * (end - start) + noise.normal(0, 0.012)
+            for i, end in enumerate(TUNED[method])
+        }
         curves += [{'step': step, **seeds}, {'step': step, 'loss/seed0': 0.3}]
-    seeds = [{'seed': i, 'step': 60 + 10 * i, **scores(a, invalid=0.02 * (i == 1))} for i, a in enumerate(TUNED[method])]
-    return {'parameters': {'prompt': 20480, 'pt2tt': 10240}[method], 'seeds': seeds, 'curves': curves}
+    seeds = [
+        {'seed': i, 'step': 60 + 10 * i, **scores(a, invalid=0.02 * (i == 1))}
+        for i, a in enumerate(TUNED[method])
+    ]
+    return {
+        'parameters': {'prompt': 20480, 'pt2tt': 10240}[method],
+        'seeds': seeds,
+        'curves': curves,
+    }
 
 
 def finished() -> dict:

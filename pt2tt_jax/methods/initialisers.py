@@ -50,7 +50,15 @@ def class_labels(labels: Sequence[Sequence[int]], most_common: int = 5000) -> In
     Args:
       labels: token ids of each label word. Surplus labels are left out.
       most_common: as in `sampled_vocabulary`.
+
+    Raises:
+      UserError: when there is no label, or one without a token.
     """
+    if not labels or not all(len(ids) for ids in labels):
+        raise UserError(
+            'A prompt can start from label words only where the task has labels, none of them '
+            'empty; choose another initialiser.'
+        )
 
     def init(key, shape, table):
         means = [table[np.asarray(ids)].astype(jnp.float32).mean(axis=0) for ids in labels]
@@ -61,11 +69,17 @@ def class_labels(labels: Sequence[Sequence[int]], most_common: int = 5000) -> In
 
 
 def text(ids: Sequence[int]) -> Initialiser:
-    """The embedded tokens `ids` of a text, repeated to the prompt's length."""
+    """The embedded tokens `ids` of a text, repeated to the prompt's length.
+
+    Raises:
+      UserError: when the text has no token.
+    """
+    if not len(ids):
+        raise UserError('A prompt cannot start from an empty text.')
     return lambda key, shape, table: table[np.resize(np.asarray(ids), shape[0])].astype(jnp.float32)
 
 
-def array(rows: Float[Array, 'prompt embed']) -> Initialiser:
+def array(rows: Float[Array | np.ndarray, 'prompt embed']) -> Initialiser:
     """Given rows, for example those of a saved prompt.
 
     Raises:
@@ -86,9 +100,13 @@ def array(rows: Float[Array, 'prompt embed']) -> Initialiser:
 
 
 def file(path: str) -> Initialiser:
-    """Rows read from a NumPy file (`.npy`), the format of google-research/prompt-tuning."""
+    """Rows read from a NumPy file (`.npy`), the format of google-research/prompt-tuning.
+
+    Raises:
+      UserError: when the file cannot be read; when the prompt is made, if its shape differs.
+    """
     try:
         rows = np.load(path)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise UserError(f'No prompt could be read from {path}: {error}') from error
     return array(rows)

@@ -19,7 +19,7 @@ EMBEDDER = 'token_embedder'
 
 
 class PromptTable(nn.Module):
-    """Rows for the virtual tokens V + first ... V + first + length - 1, V the size of the vocabulary.
+    """Rows for the virtual tokens from V + first on, where V is the size of the vocabulary.
 
     A virtual token is an ordinary token to the rest of the model: masks, relative positions,
     packing and decoding need to know nothing about prompts. Ids of other tables pass through to
@@ -44,7 +44,7 @@ class PromptTable(nn.Module):
         place = ids - table.shape[0] - self.first
         mine = (place >= 0) & (place < self.length)
         text = frozen(jnp.where(mine, 0, ids))
-        prompt = rows[jnp.clip(place, 0, self.length - 1)].astype(text.dtype)
+        prompt = jnp.take(rows, jnp.clip(place, 0, self.length - 1), axis=0).astype(text.dtype)
         return jnp.where(mine[..., None], prompt, text)
 
 

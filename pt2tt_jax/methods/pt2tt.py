@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 from jaxtyping import Array, Float
 
 from pt2tt_jax.errors import UserError
@@ -19,7 +20,7 @@ SOURCE = 'source_prompt'
 
 
 def pt2tt(
-    source: Float[Array, 'source embed'],
+    source: Float[Array | np.ndarray, 'source embed'],
     length: int = 100,
     *,
     init: Initialiser = sampled_vocabulary(),

@@ -9,7 +9,7 @@ from pt2tt_jax.errors import UserError, nearest
 
 @dataclasses.dataclass(frozen=True)
 class T5Config:
-    """Shape of an encoder-decoder T5; the field names are those of `t5x.examples.t5.network.T5Config`.
+    """Shape of an encoder-decoder T5; fields are named as in `t5x.examples.t5.network`.
 
     T5 1.0 has one `relu` in its MLP and predicts with the transposed embedding
     table, scaled by `emb_dim ** -0.5`. T5 1.1 has the gated `('gelu', 'linear')`

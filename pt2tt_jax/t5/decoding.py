@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -25,10 +25,11 @@ PAD, EOS = 0, 1
 NEVER = -1e9  # score of a hypothesis that does not exist; finite, so that sums and quotients are
 
 Tree = Any
+Ids = TypeVar('Ids', np.ndarray, jax.Array)
 Step = Callable[[Tree, Int[Array, ' batch']], tuple[Float[Array, 'batch vocab'], Tree]]
 
 
-def shift_right(tokens, segments=None):
+def shift_right(tokens: Ids, segments: Ids | None = None) -> Ids:
     """Decoder inputs of a teacher-forced pass: each target's predecessor, 0 at the start.
 
     Works on NumPy and JAX arrays alike, and returns the kind it got.
@@ -47,15 +48,28 @@ def shift_right(tokens, segments=None):
     return inputs * (segments == previous)
 
 
+@functools.partial(jax.jit, static_argnames='module')
+def encode(
+    module: nn.Module,
+    variables: Mapping[str, Tree],
+    encoder_input_tokens: Int[Array, 'batch length'],
+) -> Float[Array, 'batch length embed']:
+    """What the encoder makes of the inputs, for several ways of reading it."""
+    apply: Any = module.apply
+    return apply(variables, encoder_input_tokens, enable_dropout=False, method='encode')
+
+
 def _prepare(
     module: nn.Module,
     variables: Mapping[str, Tree],
     encoder_input_tokens: Int[Array, 'batch length'],
     max_length: int,
+    encoded: Float[Array, 'batch length embed'] | None,
 ) -> tuple[Tree, Step]:
     """Encodes the input; returns an empty cache and the function that takes one step with it."""
     tokens = encoder_input_tokens
-    encoded = module.apply(variables, tokens, enable_dropout=False, method='encode')
+    if encoded is None:
+        encoded = encode(module, variables, tokens)
     decode = functools.partial(
         module.apply,
         enable_dropout=False,
@@ -100,19 +114,23 @@ def greedy(
     encoder_input_tokens: Int[Array, 'batch length'],
     max_length: int,
     *,
+    encoded: Float[Array, 'batch length embed'] | None = None,
     vocabulary_size: int | None = None,
 ) -> Int[Array, 'batch targets']:
     """The likeliest token at each step, up to and with EOS (1); 0 after it.
 
+    A row without input tokens, which fills up a batch, stays empty.
+
     Args:
       variables: `{'params': ...}` of the module.
       max_length: tokens to write at most, EOS included; the width of the result.
+      encoded: what the module's `encode` makes of the inputs, where it is known.
       vocabulary_size: ids from here on are never written; they are rows that pad the embedding.
     """
-    cache, step = _prepare(module, variables, encoder_input_tokens, max_length)
+    cache, step = _prepare(module, variables, encoder_input_tokens, max_length, encoded)
     batch = encoder_input_tokens.shape[0]
 
-    def unfinished(s: _Greedy):
+    def unfinished(s: _Greedy) -> Bool[Array, '']:
         return (s.step < max_length) & ~jnp.all(s.done)
 
     def advance(s: _Greedy) -> _Greedy:
@@ -170,6 +188,7 @@ class _Candidates(NamedTuple):
 
 
 def _candidates(s: _Beams, log_probs: Float[Array, 'batch beams vocab']) -> _Candidates:
+    """What to consider after one more token; twice `beams`, as half of them at most end there."""
     batch, beams, vocabulary = log_probs.shape
     totals = (s.live_scores[..., None] + log_probs).reshape(batch, -1)
     scores, place = jax.lax.top_k(totals, 2 * beams)
@@ -192,7 +211,7 @@ def _grow(s: _Beams, new: _Candidates, cache: Tree) -> _Beams:
     )
 
 
-def _finish(s: _Beams, new: _Candidates, length_penalty, early_stopping) -> _Beams:
+def _finish(s: _Beams, new: _Candidates, length_penalty: float, early_stopping: bool) -> _Beams:
     """Adds candidates that end to those that ended before; tells which rows are done."""
     beams = s.live.shape[1]
     divisor = s.step.astype(jnp.float32) ** length_penalty
@@ -216,6 +235,7 @@ def beam_search(
     length_penalty: float = 1.0,
     early_stopping: bool = False,
     *,
+    encoded: Float[Array, 'batch length embed'] | None = None,
     vocabulary_size: int | None = None,
 ) -> tuple[Int[Array, 'batch beams targets'], Float[Array, 'batch beams']]:
     """The best `beams` hypotheses of each row, best first, and their scores.
@@ -227,20 +247,21 @@ def beam_search(
     The rules are those of `generate` in transformers (generation/utils.py, `_beam_search`), so that
     outputs are equal: of the 2 * `beams` best continuations, those that end count as finished if
     they are among the first `beams`, and the best others live on. All that live at `max_length`
-    count as finished.
+    count as finished. A row without input tokens stays empty; its scores are -1e9.
 
     Args:
       variables: `{'params': ...}` of the module.
       max_length: tokens to write at most, EOS included; the width of the result.
       early_stopping: whether a row ends once `beams` hypotheses have finished. Otherwise it ends
         when, besides, the best live one would not beat the worst of them if it ended at once.
+      encoded: what the module's `encode` makes of the inputs, where it is known.
       vocabulary_size: ids from here on are never written; they still count in the softmax.
     """
-    cache, step = _prepare(module, variables, encoder_input_tokens, max_length)
+    cache, step = _prepare(module, variables, encoder_input_tokens, max_length, encoded)
     cache, step = _over_beams(step, cache, beams)
     batch = encoder_input_tokens.shape[0]
 
-    def unfinished(s: _Beams):
+    def unfinished(s: _Beams) -> Bool[Array, '']:
         return (s.step < max_length) & ~jnp.all(s.done)
 
     def advance(s: _Beams) -> _Beams:

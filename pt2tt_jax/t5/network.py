@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import operator
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -135,7 +136,7 @@ class RelativePositionBias(nn.Module):
 
 
 class Attend(nn.Module):
-    """Dot-product attention itself. A module without parameters, so that inserts find a site here."""
+    """Dot-product attention itself: a module without parameters, as a site for inserts."""
 
     dropout_rate: float
 
@@ -347,7 +348,9 @@ class Logits(nn.Module):
         return jnp.matmul(x, kernel, preferred_element_type=jnp.float32)
 
 
-def _pairs(rows, columns, relation=jnp.logical_and) -> Bool[Array, 'batch 1 rows columns']:
+def _pairs(
+    rows, columns, relation: Callable = jnp.logical_and
+) -> Bool[Array, 'batch 1 rows columns']:
     return relation(rows[:, None, :, None], columns[:, None, None, :])
 
 

@@ -8,6 +8,7 @@ segment and relative positions depend on distances alone: the scores equal those
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from pt2tt_jax.errors import UserError
-from pt2tt_jax.t5.decoding import shift_right
+from pt2tt_jax.t5.decoding import encode, shift_right
 
 
 class Packed(NamedTuple):
@@ -42,7 +43,8 @@ def pack_candidates(candidates: Sequence[Sequence[np.ndarray]], width: int | Non
     """Lays out candidates that differ from input to input, one row an input.
 
     Args:
-      candidates: for each input, the token ids of its candidates, each ending in EOS (1).
+      candidates: for each input, the token ids of its candidates, each ending in EOS (1);
+        none for a row that fills up a batch.
       width: row length, for batches of equal shape; by default that of the longest row.
 
     Raises:
@@ -57,9 +59,10 @@ def pack_candidates(candidates: Sequence[Sequence[np.ndarray]], width: int | Non
     tokens = np.zeros((len(candidates), width or longest), np.int32)
     segments = np.zeros_like(tokens)
     for i, row in enumerate(candidates):
-        lengths = [len(candidate) for candidate in row]
-        tokens[i, : sum(lengths)] = np.concatenate(row)
-        segments[i, : sum(lengths)] = np.repeat(np.arange(1, len(row) + 1), lengths)
+        numbers = [[j] * len(candidate) for j, candidate in enumerate(row, start=1)]
+        total = sum(map(len, row))
+        tokens[i, :total] = [*itertools.chain(*row)]
+        segments[i, :total] = [*itertools.chain(*numbers)]
     return Packed(tokens, segments, shift_right(tokens, segments))
 
 
@@ -72,6 +75,7 @@ def label_scores(
     label_segments: Int[Array, '#batch total'],
     labels: int,
     *,
+    encoded: Float[Array, 'batch length embed'] | None = None,
     normalise: bool = False,
 ) -> Float[Array, 'batch labels']:
     """Log probability of each label after each input; float32.
@@ -85,13 +89,15 @@ def label_scores(
       variables: `{'params': ...}` of the module.
       label_tokens, label_segments: from `pack_labels` or `pack_candidates`.
       labels: the number of labels, or the highest number of candidates of a row.
+      encoded: what the module's `encode` makes of the inputs, where it is known.
       normalise: whether to divide by the number of tokens, EOS included.
     """
     shape = (encoder_input_tokens.shape[0], label_tokens.shape[1])
     tokens = jnp.broadcast_to(label_tokens, shape)
     segments = jnp.broadcast_to(label_segments, shape)
+    if encoded is None:
+        encoded = encode(module, variables, encoder_input_tokens)
     apply: Any = functools.partial(module.apply, variables, enable_dropout=False)
-    encoded = apply(encoder_input_tokens, method='encode')
     logits = apply(
         encoded,
         encoder_input_tokens,

@@ -1,0 +1,89 @@
+"""`results.json`: what a run has found so far, section by section."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from pt2tt_jax.errors import UserError
+from pt2tt_jax.settings import Settings
+
+
+class Results:
+    """`results.json` of a folder: each section is computed once, then read.
+
+    Raises:
+      UserError: when the folder holds a run with other settings.
+    """
+
+    def __init__(self, folder: Path, settings: Settings):
+        self.path = folder / 'results.json'
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            text = self.path.read_text() if self.path.exists() else '{}'
+        except OSError as error:
+            raise UserError(f'{folder} cannot be used for results: {error.strerror}.') from error
+        try:
+            self.values: dict[str, Any] = json.loads(text)
+        except ValueError as error:
+            raise UserError(
+                f'{self.path} is damaged; delete it to measure again (checkpoints are kept).'
+            ) from error
+        wanted = json.loads(json.dumps(settings.as_dict()))
+        if self.values.setdefault('settings', wanted) != wanted:
+            changed = _difference(self.values['settings'], wanted)
+            raise UserError(
+                f'{folder} holds a run with other settings ({changed}). '
+                'Choose another folder with --out, or delete this one.'
+            )
+
+    def section(self, name: str, compute: Callable[[], Any]) -> Any:
+        """The value at `name` ('part' or 'part/name'), unless an earlier start computed it."""
+        part, _, inner = name.partition('/')  # sections are at most two deep
+        values, key = (self.values.setdefault(part, {}), inner) if inner else (self.values, part)
+        if key not in values:
+            start = time.monotonic()
+            values[key] = compute()
+            seconds = self.values.setdefault('seconds', {})
+            seconds[name] = round(time.monotonic() - start, 1)
+            self.write()
+        return values[key]
+
+    def write(self) -> None:
+        part = self.path.with_suffix('.part')
+        try:
+            part.write_text(json.dumps(self.values, indent=1))
+            part.replace(self.path)
+        except OSError as error:
+            raise UserError(
+                f'{self.path} could not be written ({error.strerror}); make room and start the '
+                'same command again.'
+            ) from error
+
+
+def _difference(old: dict, new: dict) -> str:
+    changed = [
+        f'{section}.{name}: {old.get(section, {}).get(name)!r} there, {value!r} now'
+        for section, values in new.items()
+        for name, value in values.items()
+        if old.get(section, {}).get(name) != value
+    ]
+    return '; '.join(changed[:3])
+
+
+def machine() -> dict[str, Any]:
+    """What the run was made on."""
+    return {
+        'platform': platform.platform(terse=True),
+        'cpu_count': os.cpu_count(),
+        'devices': [str(device) for device in jax.devices()],
+        'jax': jax.__version__,
+        'python': platform.python_version(),
+    }

@@ -1,0 +1,417 @@
+"""Inserts around the frozen backbone, virtual tokens, and the split into trained and frozen."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from pt2tt_jax import methods, objectives
+from pt2tt_jax.errors import UserError
+from pt2tt_jax.features import virtual_tokens
+from pt2tt_jax.methods.initialisers import array
+from pt2tt_jax.methods.prompt import EMBEDDER
+from pt2tt_jax.t5 import huggingface
+from pt2tt_jax.t5.network import Transformer
+from pt2tt_jax.tuning import (
+    Insert,
+    Tuned,
+    Tuning,
+    attach,
+    combine,
+    flatten,
+    merge,
+    split,
+    split_inserts,
+)
+
+VERSIONS = ('1.0', '1.1')
+PARTS = ('attention', 'mlp')
+KEY = jax.random.key(0)
+
+
+class Scale(nn.Module):
+    """(IA)3: the output times a trained vector."""
+
+    start: float = 1.0
+
+    @nn.compact
+    def __call__(self, frozen, x, *args, **kwargs):
+        y = frozen(x, *args, **kwargs)
+        return y * self.param('scale', nn.initializers.constant(self.start), y.shape[-1:])
+
+
+class Shift(nn.Module):
+    """The output plus a trained vector."""
+
+    start: float = 1.0
+
+    @nn.compact
+    def __call__(self, frozen, x, *args, **kwargs):
+        y = frozen(x, *args, **kwargs)
+        return y + self.param('shift', nn.initializers.constant(self.start), y.shape[-1:])
+
+
+class Common(nn.Module):
+    """A vector that all sites share."""
+
+    @nn.compact
+    def __call__(self):
+        return self.param('vector', nn.initializers.constant(0.5), (16,))
+
+
+class ShiftByCommon(nn.Module):
+    @nn.compact
+    def __call__(self, frozen, x, *args, shared, **kwargs):
+        return frozen(x, *args, **kwargs) + shared
+
+
+def ia3(start: float = 1.0) -> Tuning:
+    module = functools.partial(Scale, start)
+    return Tuning(inserts=(Insert('ia3', r'.*attention/(key|value)|.*/wo', module),))
+
+
+def common(sites: str = r'(encoder|decoder)/layers_\d/mlp') -> Tuning:
+    return Tuning(inserts=(Insert('common', sites, ShiftByCommon, shared=Common),))
+
+
+def tuned(backbone, tuning: Tuning, **config):
+    """Module and tuned parameters."""
+    module = Tuned(Transformer(backbone.config.replace(**config)), tuning)
+    return module, attach(module, backbone.params, KEY)
+
+
+def logits_of(module, params, batch):
+    return np.asarray(jax.jit(functools.partial(objectives.forward, module))(params, batch))
+
+
+def with_prompt(batch, length: int, first: int = 0):
+    """The batch with virtual tokens in front of every input."""
+    inputs = batch['encoder_input_tokens']
+    rows = np.tile(virtual_tokens(100, length, first), (len(inputs), 1))
+    return {**batch, 'encoder_input_tokens': np.concatenate([rows, inputs], axis=1)}
+
+
+# What is added, and where
+
+
+@pytest.mark.parametrize('version', VERSIONS)
+@pytest.mark.parametrize(
+    ('tuning', 'added'),
+    [
+        (methods.prompt(4), {'token_embedder/prompt/embedding': (4, 16)}),
+        (common(), {'common/vector': (16,)}),
+        (methods.full(), {}),
+        (
+            combine(methods.prompt(2), Tuning((Insert('up', 'encoder/encoder_norm', Shift),))),
+            {'token_embedder/prompt/embedding': (2, 16), 'encoder/encoder_norm/up/shift': (16,)},
+        ),
+    ],
+    ids=['prompt', 'shared', 'full', 'combined'],
+)
+def test_attach_adds_the_inserts_and_nothing_else(make_backbone, version, tuning, added):
+    backbone = make_backbone(version)
+    _, params = tuned(backbone, tuning)
+    before, after = flatten(backbone.params), flatten(params)
+    assert {path: after[path].shape for path in after if path not in before} == added
+    assert all(after[path] is leaf for path, leaf in before.items())
+    assert flatten(split_inserts(params, tuning)).keys() == added.keys()
+
+
+def test_attach_keeps_leaves_that_are_there(toy_backbone):
+    module, params = tuned(toy_backbone, methods.prompt(4))
+    params['token_embedder']['prompt'] = {'embedding': np.full((4, 16), 7.0, np.float32)}
+    again = attach(module, params, jax.random.key(1))
+    np.testing.assert_array_equal(again['token_embedder']['prompt']['embedding'], 7.0)
+
+
+def test_attach_depends_on_the_key_alone(toy_backbone):
+    module = Tuned(toy_backbone.module, methods.prompt(4))
+    first, same, other = (
+        attach(module, toy_backbone.params, jax.random.key(seed))['token_embedder']['prompt']
+        for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(first['embedding'], same['embedding'])
+    assert not np.array_equal(first['embedding'], other['embedding'])
+
+
+def test_insert_without_a_site_is_an_error(toy_backbone, toy_batch):
+    module = Tuned(toy_backbone.module, Tuning((Insert('ia3', 'encoder/layers_0/mlp/w0', Scale),)))
+    suggestion = r"'ia3' matches no site.*Did you mean .*'encoder/layers_0/mlp/wo'"
+    with pytest.raises(UserError, match=suggestion):
+        attach(module, toy_backbone.params, KEY)
+    tokens = [toy_batch[f'{name}_tokens'] for name in ('encoder_input', 'decoder_input')]
+    with pytest.raises(UserError, match=suggestion):
+        jax.eval_shape(lambda key: module.init(key, *tokens, tokens[1], enable_dropout=False), KEY)
+
+
+@pytest.mark.parametrize('patterns', [{'unfreeze': ('.*/bias',)}, {'freeze': ('.*/bias',)}])
+def test_pattern_without_a_parameter_is_an_error(toy_backbone, patterns):
+    module = Tuned(toy_backbone.module, Tuning(**patterns))
+    with pytest.raises(UserError, match=r"'\.\*/bias' matches no parameter"):
+        attach(module, toy_backbone.params, KEY)
+
+
+def test_plain_backbone_ignores_what_was_added(toy_backbone, toy_batch):
+    module, params = tuned(toy_backbone, combine(ia3(start=2.0), common()))
+    before = logits_of(toy_backbone.module, toy_backbone.params, toy_batch)
+    np.testing.assert_array_equal(before, logits_of(toy_backbone.module, params, toy_batch))
+    assert not np.allclose(before, logits_of(module, params, toy_batch), atol=0.1)
+
+
+@pytest.mark.parametrize(
+    ('first', 'then', 'table'), [(Scale, Shift, (2, 1)), (Shift, Scale, (2, 2))]
+)
+def test_of_two_inserts_at_a_site_the_later_is_the_outer(
+    toy_backbone, toy_batch, first, then, table
+):
+    """Twice and plus one, in both orders, against a backbone with such an embedding table."""
+    start = {Scale: 2.0, Shift: 1.0}
+    inserts = [Insert(m.__name__, EMBEDDER, functools.partial(m, start[m])) for m in (first, then)]
+    module, params = tuned(toy_backbone, Tuning(tuple(inserts)))
+    factor, constant = table
+    other = jax.tree.map(np.copy, toy_backbone.params)
+    other['token_embedder']['embedding'] = other['token_embedder']['embedding'] * factor + constant
+    np.testing.assert_allclose(
+        logits_of(module, params, toy_batch),
+        logits_of(toy_backbone.module, other, toy_batch),
+        atol=1e-5,
+    )
+
+
+def test_shared_output_reaches_every_site(toy_backbone, toy_batch):
+    """One shared vector acts as equal vectors at each site do, and its gradient is their sum."""
+    sites = r'(encoder|decoder)/layers_\d/mlp'
+    separate = Tuning((Insert('own', sites, functools.partial(Shift, 0.5)),))
+    logits, slope = outcome(toy_backbone, common(sites), toy_batch)
+    separate_logits, separate_slope = outcome(toy_backbone, separate, toy_batch)
+    np.testing.assert_allclose(logits, separate_logits, atol=1e-6)
+    slopes = flatten(separate_slope)
+    assert len(slopes) == 4
+    np.testing.assert_allclose(slope['common']['vector'], sum(slopes.values()), atol=1e-4)
+
+
+def outcome(backbone, tuning, batch, **config):
+    """Logits, and the gradient of the cross entropy by the trained half."""
+    module, params = tuned(backbone, tuning, **config)
+    trained, frozen = split(params, tuning)
+
+    def loss(trained):
+        logits = objectives.forward(module, merge(trained, frozen), batch)
+        return objectives.cross_entropy(logits, batch)[0], logits
+
+    slope, logits = jax.jit(jax.grad(loss, has_aux=True))(trained)
+    return logits, slope
+
+
+def test_remat_changes_neither_logits_nor_gradients(toy_backbone, toy_batch):
+    tuning = combine(methods.prompt(3), ia3(start=1.5), common())
+    batch = with_prompt(toy_batch, 3)
+    plain = outcome(toy_backbone, tuning, batch)
+    remat = outcome(toy_backbone, tuning, batch, remat=True)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), plain, remat)
+    _, slope = plain
+    assert all(np.any(leaf != 0) for leaf in jax.tree.leaves(slope))
+
+
+def test_encode_and_decode_are_the_halves_of_a_call(toy_backbone, toy_batch):
+    module, params = tuned(toy_backbone, combine(methods.prompt(3), ia3(1.5), common()))
+    batch = with_prompt(toy_batch, 3)
+    inputs = batch['encoder_input_tokens']
+    apply: Any = functools.partial(module.apply, {'params': params}, enable_dropout=False)
+    encoded = jax.jit(functools.partial(apply, method='encode'))(inputs)
+    targets = (batch['decoder_input_tokens'], batch['decoder_target_tokens'])
+    logits = jax.jit(functools.partial(apply, method='decode'))(encoded, inputs, *targets)
+    np.testing.assert_allclose(logits, logits_of(module, params, batch), atol=1e-5)
+
+
+def test_numpy_parameters_can_be_closed_over(toy_backbone, toy_batch):
+    """As in a call without jit, which takes longer."""
+    module, params = tuned(toy_backbone, methods.prompt(3))
+    numpy_params = jax.tree.map(np.asarray, params)
+    batch = with_prompt(toy_batch, 3)
+    logits = jax.eval_shape(lambda: objectives.forward(module, numpy_params, batch))
+    assert logits.shape == (3, 4, 100)
+
+
+# Trained and frozen
+
+
+def test_split_and_merge_are_inverse(toy_backbone):
+    tuning = dataclasses.replace(combine(methods.prompt(3), ia3()), unfreeze=('.*/rel_embedding',))
+    _, params = tuned(toy_backbone, tuning)
+    trained, frozen = split(params, tuning)
+    ours, theirs = flatten(trained), flatten(frozen)
+    assert not ours.keys() & theirs.keys()
+    assert sum(path.endswith('rel_embedding') for path in ours) == 2
+    assert flatten(merge(trained, frozen)) == flatten(params)
+
+
+PATTERNS = Tuning(
+    inserts=(
+        Insert('lora', r'.*/(query|value)', Scale),
+        Insert('common', 'encoder', ShiftByCommon, shared=Common),
+    ),
+    unfreeze=(r'.*_norm/scale',),
+    freeze=(r'decoder/.*/lora/.*', 'encoder/encoder_norm/scale'),
+)
+
+
+@pytest.mark.parametrize(
+    ('path', 'trained'),
+    [
+        ('encoder/layers_0/attention/query/lora/scale', True),
+        ('encoder/layers_0/attention/query/lora/deeper/kernel', True),
+        ('decoder/layers_0/self_attention/value/lora/scale', False),  # frozen beats insert
+        ('encoder/layers_0/attention/query/kernel', False),
+        ('encoder/layers_0/attention/key/lora/scale', False),  # not a site
+        ('encoder/layers_0/attention/query/lora', False),  # the scope itself is no parameter
+        ('encoder/layers_0/pre_mlp_layer_norm/scale', True),
+        ('encoder/encoder_norm/scale', False),  # frozen beats unfrozen
+        ('common/vector', True),
+        ('encoder/common/scale', True),
+        ('lora/vector', False),  # has no shared module
+    ],
+)
+def test_trains(path, trained):
+    assert PATTERNS.trains(path) is trained
+
+
+def test_combine_rejects_equal_names():
+    with pytest.raises(UserError, match="'prompt'"):
+        combine(methods.prompt(2), methods.prompt(3))
+
+
+def test_gradients_exist_for_the_trained_half_alone(toy_backbone, toy_batch):
+    """One of two prompts is frozen, the norms of the encoder are trained."""
+    tuning = dataclasses.replace(
+        combine(methods.prompt(2), methods.prompt(1, first=2, name='kept')),
+        unfreeze=('encoder/.*norm/scale',),
+        freeze=('.*/kept/.*',),
+    )
+    _, slope = outcome(toy_backbone, tuning, with_prompt(toy_batch, 3))
+    paths = flatten(slope)
+    assert set(paths) == {
+        'token_embedder/prompt/embedding',
+        'encoder/encoder_norm/scale',
+        *(f'encoder/layers_{i}/pre_{part}_layer_norm/scale' for i in (0, 1) for part in PARTS),
+    }
+    assert all(np.all(np.isfinite(leaf)) and np.any(leaf != 0) for leaf in paths.values())
+
+
+# Virtual tokens
+
+
+@pytest.fixture(scope='module', params=VERSIONS)
+def twins(request, make_backbone, tmp_path_factory):
+    """The same weights here and in transformers."""
+    transformers: Any = pytest.importorskip('transformers')
+    backbone = make_backbone(request.param)
+    folder = tmp_path_factory.mktemp('twin')
+    huggingface.save(folder, backbone.config, backbone.params)
+    model = transformers.T5ForConditionalGeneration.from_pretrained(folder).eval()
+    return backbone, model
+
+
+def test_virtual_tokens_are_embedded_vectors(twins, toy_batch):
+    """Prompts before, inside and behind the text, of two tables, against given embeddings."""
+    torch: Any = pytest.importorskip('torch')
+    backbone, model = twins
+    rows = np.random.default_rng(0).normal(size=(5, 16)).astype(np.float32)
+    tuning = combine(
+        methods.prompt(2, init=array(rows[:2])),
+        methods.prompt(3, first=2, init=array(rows[2:]), name='other'),
+    )
+    module, params = tuned(backbone, tuning)
+    text, (a, b, c, d, e) = toy_batch['encoder_input_tokens'][0], virtual_tokens(100, 5)
+    arrangements = {
+        'before': [a, b, c, d, e, *text],
+        'inside': [*text[:3], a, b, d, *text[3:], 0, 0],
+        'behind': [*text[:5], a, e, e, 1, 0, 0],
+    }
+    ids = np.array(list(arrangements.values()), np.int32)
+    table = np.concatenate([backbone.params['token_embedder']['embedding'], rows])
+    targets = {k: v for k, v in toy_batch.items() if k != 'encoder_input_tokens'}
+    with torch.no_grad():
+        theirs = model(
+            inputs_embeds=torch.tensor(table[ids]),
+            attention_mask=torch.tensor(ids > 0),
+            decoder_input_ids=torch.tensor(targets['decoder_input_tokens']).long(),
+        ).logits.numpy()
+    ours = logits_of(module, params, {'encoder_input_tokens': ids, **targets})
+    present = targets['decoder_target_tokens'] > 0
+    np.testing.assert_allclose(ours[present], theirs[present], atol=1e-4, rtol=1e-4)
+
+
+def test_padding_is_invisible_beside_a_prompt(toy_backbone, toy_batch):
+    module, params = tuned(toy_backbone, methods.prompt(3))
+    batch = with_prompt(toy_batch, 3)
+    padded = np.pad(batch['encoder_input_tokens'], [(0, 0), (0, 4)])
+    present = batch['decoder_target_tokens'] > 0
+    np.testing.assert_allclose(
+        logits_of(module, params, batch)[present],
+        logits_of(module, params, {**batch, 'encoder_input_tokens': padded})[present],
+        atol=1e-5,
+    )
+
+
+def test_packing_is_invisible_beside_a_prompt(toy_backbone, toy_batch):
+    """Two examples in one row, each with its prompt, as SeqIO packs them."""
+    module, params = tuned(toy_backbone, methods.prompt(3))
+    batch = with_prompt(toy_batch, 3)
+    apart = logits_of(module, params, batch)
+
+    def packed(name):
+        first, second = batch[name][0], batch[name][1]
+        second = second[: np.flatnonzero(second).max() + 1]
+        segments = np.repeat([1, 2], [len(first), len(second)])
+        return np.concatenate([first, second])[None], segments[None]
+
+    inputs, input_segments = packed('encoder_input_tokens')
+    targets, target_segments = packed('decoder_target_tokens')
+    first, second = batch['decoder_input_tokens'][:2]
+    together = logits_of(
+        module,
+        params,
+        {
+            'encoder_input_tokens': inputs,
+            'decoder_input_tokens': np.concatenate([first, second[:3]])[None],
+            'decoder_target_tokens': targets,
+            'encoder_segment_ids': input_segments,
+            'decoder_segment_ids': target_segments,
+        },
+    )
+    np.testing.assert_allclose(together[0], np.concatenate([apart[0], apart[1, :3]]), atol=1e-5)
+
+
+def test_id_out_of_range_shows(toy_backbone, toy_batch):
+    module, params = tuned(toy_backbone, methods.prompt(3))
+    logits = logits_of(module, params, with_prompt(toy_batch, 4))
+    assert np.all(np.isnan(logits))
+
+
+# T5X
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('version', VERSIONS)
+def test_inserts_work_on_the_network_of_t5x(make_backbone, toy_batch, version):
+    network: Any = pytest.importorskip('t5x.examples.t5.network')
+    backbone = make_backbone(version)
+    known = {f.name for f in dataclasses.fields(network.T5Config)}
+    fields = {k: v for k, v in dataclasses.asdict(backbone.config).items() if k in known}
+    theirs = network.Transformer(network.T5Config(**fields))
+    tuning = combine(methods.prompt(3), ia3(1.5), common())
+    batch = with_prompt(toy_batch, 3)
+    ours, params = tuned(backbone, tuning)
+    module = Tuned(theirs, tuning)
+    again = attach(module, backbone.params, KEY)
+    jax.tree.map(np.testing.assert_array_equal, params, again)
+    np.testing.assert_allclose(
+        logits_of(module, params, batch), logits_of(ours, params, batch), atol=1e-4
+    )
