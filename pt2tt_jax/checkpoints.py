@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,7 +26,9 @@ class Checkpoints:
             max_to_keep=keep, enable_async_checkpointing=False, create=True
         )
         self.directory = directory.absolute()
-        self._manager = ocp.CheckpointManager(self.directory, options=options)
+        self._manager = ocp.CheckpointManager(
+            self.directory, options=options, item_handlers=ocp.StandardCheckpointHandler()
+        )
 
     def save(self, step: int, state: object) -> None:
         """Writes `state`, to disk when this returns.
@@ -52,19 +55,43 @@ class Checkpoints:
         step = self._manager.latest_step()
         if step is None:
             return initial
+        path = self.directory / str(step)
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, initial)
         try:
-            found: Any = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+            stored: Any = self._manager.item_metadata(step)
+            different = _differences(_shapes(stored.tree), _shapes(initial))
+            if not different:
+                found: Any = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+                return found
         except Exception as error:  # Orbax has no error class of its own
+            reason = textwrap.shorten(str(error) or type(error).__name__, 150, placeholder=' ...')
             raise UserError(
-                f'The checkpoint {self.directory / str(step)} cannot be read, or is of another '
-                f'run ({str(error).splitlines()[0]}). Remove that folder to go on from the one '
-                'before, or choose another output folder.'
+                f'The checkpoint {path} cannot be read ({reason}). Remove that folder to go on '
+                'from the one before.'
             ) from error
-        return found
+        raise UserError(
+            f'The checkpoint {path} is of another run ({different}); choose another output folder.'
+        )
 
     def __enter__(self) -> Checkpoints:
         return self
 
     def __exit__(self, *_) -> None:
         self._manager.close()
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {
+        jax.tree_util.keystr(path, simple=True, separator='/'): tuple(leaf.shape)
+        for path, leaf in leaves
+    }
+
+
+def _differences(there: dict[str, tuple[int, ...]], here: dict[str, tuple[int, ...]]) -> str:
+    """The first paths with another shape, or in one of the two alone."""
+    paths = [p for p in sorted(there.keys() | here.keys()) if there.get(p) != here.get(p)]
+    return '; '.join(
+        f'{path}: {there.get(path, "none")} there, {here.get(path, "none")} here'
+        for path in paths[:3]
+    )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,13 +17,13 @@ from pt2tt_jax.backbone import Backbone
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.features import Encoded
 from pt2tt_jax.settings import Data
-from pt2tt_jax.tasks import demo, families, labels, readers, splits, templates
-from pt2tt_jax.tasks.formats import formatter
+from pt2tt_jax.tasks import demo, families, formats, labels, readers, splits, templates
 from pt2tt_jax.transfer import Lesson
 
 logger = logging.getLogger('pt2tt')
 
 Row = dict[str, Any]
+SPLITS = ('train', 'validation', 'test')
 SOURCES = ('sst2', 'qqp', 'mnli', 'qnli', 'record', 'squad')  # Hwang 2023's six source tasks
 GENERAL = readers.BUNDLED / 'general.json'
 
@@ -37,8 +37,10 @@ class Prepared:
       fields, labels: its textual fields and the words of its labels (empty for free text).
       label_ids: tokens of each label word, ending in EOS; None for free text.
       patterns: template name -> its wording.
-      train, validation, test: texts and the same rows under each template. Choices (template, best
-        step) are made on `validation`, results are reported on `test`.
+      train: the training texts.
+      lesson: those of them that stage 1 sees, also under each template.
+      validation, test: texts, also under each template. Choices (template, best step) are made on
+        the first, results are reported on the second.
       note: where the validation examples come from.
       source: the data set itself.
       examples: the test texts, with every accepted answer.
@@ -49,15 +51,17 @@ class Prepared:
     labels: tuple[str, ...]
     label_ids: list[np.ndarray] | None
     patterns: dict[str, str]
-    train: Lesson
+    train: Encoded
+    lesson: Lesson
     validation: Lesson
     test: Lesson
     note: str
     source: tasks.DataSet
     examples: list[tasks.Example]
 
-    def splits(self) -> dict[str, Lesson]:
-        return {'train': self.train, 'validation': self.validation, 'test': self.test}
+    def splits(self) -> dict[str, Encoded]:
+        students = (self.train, self.validation.student, self.test.student)
+        return dict(zip(SPLITS, students, strict=True))
 
 
 def dataset(settings: Data) -> tasks.DataSet:
@@ -122,7 +126,7 @@ def _named(name: str, source: tasks.DataSet) -> list[templates.Template]:
 
 
 def prepare(
-    settings: Data, backbone: Backbone, *, prompt_length: int, with_templates: bool = True
+    settings: Data, backbone: Backbone, *, prompt_length: int, lesson_rows: int = 0
 ) -> Prepared:
     """Reads, formats and tokenises a task.
 
@@ -130,55 +134,76 @@ def prepare(
       settings: which task, and how it is written.
       backbone: gives the vocabulary.
       prompt_length: soft prompt tokens for which inputs leave room.
-      with_templates: format every row under every template too, as stage 1 needs.
+      lesson_rows: training examples that stage 1 sees, at most; they are written under every
+        template too. 0 where there is no stage 1.
 
     Raises:
       UserError: for anything in the data that cannot be used, with its file and line.
     """
     source = dataset(settings)
     rows, note = read_rows(settings, source)
-    chosen = chosen_templates(settings, source) if with_templates else []
-    student_format = formatter(settings.input_format, chosen, settings.verbaliser)
-
-    def texts(split: str, write: Callable[[tasks.DataSet, Row], str]) -> list[tasks.Example]:
-        made = tasks.to_examples(source, rows[split], write, settings.verbaliser, split)
-        return list(made)
-
-    def tokens(examples: Sequence[tasks.Example], room: int) -> Encoded:
-        return features.encode(
-            examples,
-            backbone.vocabulary,
-            input_length=settings.input_length,
-            target_length=settings.target_length,
-            prompt_length=room,
-        )
-
-    def lesson(split: str) -> Lesson:
-        student = tokens(texts(split, student_format), prompt_length)
-        _warn_cut(split, student)
-        worded = {
-            t.name: tokens(
-                texts(split, lambda d, r, t=t: templates.apply(t, d, r, settings.verbaliser)), 0
-            )
-            for t in chosen
-        }
-        return Lesson(student, worded)
-
+    chosen = chosen_templates(settings, source) if lesson_rows else []
+    scribe = _Scribe(settings, source, backbone, chosen, prompt_length)
     words = labels.words(source, settings.verbaliser) if source.labels else ()
-    encoded_words = backbone.vocabulary.encode(list(words)) if words else []
+    ids = backbone.vocabulary.encode(list(words)) if words else []
+    students = {split: scribe.student(split, rows[split]) for split in SPLITS}
+    for split, encoded in students.items():
+        _warn_cut(split, encoded)
+    taught = _sample(rows['train'], lesson_rows, settings.seed) if lesson_rows else rows['train'][:1]
     return Prepared(
         name=source.name,
         fields=source.fields,
         labels=tuple(words),
-        label_ids=[features.with_eos(i, settings.target_length) for i in encoded_words] or None,
+        label_ids=[features.with_eos(one, settings.target_length) for one in ids] or None,
         patterns={template.name: template.pattern for template in chosen},
-        train=lesson('train'),
-        validation=lesson('validation'),
-        test=lesson('test'),
+        train=students['train'],
+        lesson=Lesson(scribe.student('train', taught), scribe.templated('train', taught)),
+        validation=Lesson(
+            students['validation'], scribe.templated('validation', rows['validation'])
+        ),
+        test=Lesson(students['test'], scribe.templated('test', rows['test'])),
         note=note,
         source=source,
-        examples=texts('test', student_format),
+        examples=scribe.examples('test', rows['test']),
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Scribe:
+    """Writes rows down, without and with templates, as token ids."""
+
+    settings: Data
+    source: tasks.DataSet
+    backbone: Backbone
+    templates: list[templates.Template]
+    prompt_length: int
+
+    def examples(
+        self, split: str, rows: list[Row], write: formats.Format | None = None
+    ) -> list[tasks.Example]:
+        words = self.settings.verbaliser
+        write = write or formats.formatter(self.settings.input_format, self.templates, words)
+        return list(tasks.to_examples(self.source, rows, write, words, split))
+
+    def student(self, split: str, rows: list[Row]) -> Encoded:
+        return self._encode(self.examples(split, rows), self.prompt_length)
+
+    def templated(self, split: str, rows: list[Row]) -> dict[str, Encoded]:
+        """The same rows under each template; a teacher has no prompt to leave room for."""
+        found = {}
+        for template in self.templates:
+            write = formats.formatter(template.name, [template], self.settings.verbaliser)
+            found[template.name] = self._encode(self.examples(split, rows, write), 0)
+        return found
+
+    def _encode(self, examples: Sequence[tasks.Example], room: int) -> Encoded:
+        return features.encode(
+            examples,
+            self.backbone.vocabulary,
+            input_length=self.settings.input_length,
+            target_length=self.settings.target_length,
+            prompt_length=room,
+        )
 
 
 def _warn_cut(split: str, encoded: Encoded) -> None:

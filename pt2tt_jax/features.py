@@ -8,6 +8,7 @@ the length like any other token.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -43,19 +44,21 @@ class Encoded:
       inputs: ids of each input, ending in EOS, without a prompt.
       targets: ids of each target, ending in EOS.
       labels: index of each example's label, -1 where it has none.
+      target_length: the limit of a target, whatever the targets are.
       cut, cut_targets: how many were longer than the limit and lost their end.
     """
 
     inputs: list[np.ndarray]
     targets: list[np.ndarray]
     labels: np.ndarray
+    target_length: int
     cut: int = 0
     cut_targets: int = 0
 
     def __len__(self) -> int:
         return len(self.inputs)
 
-    @property
+    @functools.cached_property
     def target_bucket(self) -> int | None:
         """One length for all targets where they are short, as label words are."""
         longest = max(map(len, self.targets))
@@ -66,6 +69,7 @@ class Encoded:
             [self.inputs[i] for i in rows],
             [self.targets[i] for i in rows],
             self.labels[np.asarray(rows, int)],
+            self.target_length,
         )
 
 
@@ -104,6 +108,7 @@ def encode(
         [with_eos(ids, room) for ids in inputs],
         [with_eos(ids, target_length) for ids in targets],
         np.asarray(labels, np.int32),
+        target_length,
         cut=sum(len(ids) >= room for ids in inputs),
         cut_targets=sum(len(ids) >= target_length for ids in targets),
     )

@@ -69,7 +69,7 @@ class Job:
         texts = [vocabulary.decode(one) for one in ids]
         found = metrics.score(self.prepared.source, self.prepared.examples, texts)
         return {
-            'metrics': found,
+            **found,
             'cross_entropy': evaluate.cross_entropy(model, split),
             'constant': texts[0] if len(set(texts)) == 1 else None,
             'examples': len(split),
@@ -85,7 +85,7 @@ def summary(picked: np.ndarray, labels: np.ndarray, count: int) -> dict[str, Any
     return dataclasses.asdict(found) | {'stderr': found.stderr, 'macro_f1': float(macro)}
 
 
-def start(settings: Settings, folder: Path, *, with_templates: bool = True) -> Job:
+def start(settings: Settings, folder: Path, *, stage1_too: bool = True) -> Job:
     """Loads the backbone and the data of a run.
 
     Raises:
@@ -98,9 +98,8 @@ def start(settings: Settings, folder: Path, *, with_templates: bool = True) -> J
     backbone = backbones.load(model.name, model.dtype, model.param_dtype)
     backbone = dataclasses.replace(backbone, params=sharding.shard_params(backbone.params, mesh))
     longest = max(settings.tune.length, settings.transfer.length)
-    prepared = data.prepare(
-        settings.data, backbone, prompt_length=longest, with_templates=with_templates
-    )
+    seen = settings.transfer.steps * settings.transfer.batch_size if stage1_too else 0
+    prepared = data.prepare(settings.data, backbone, prompt_length=longest, lesson_rows=seen)
     job = Job(settings, folder, results, backbone, prepared, mesh)
     _describe(job)
     return job
@@ -124,7 +123,7 @@ def check(settings: Settings) -> None:
 
 def _describe(job: Job) -> None:
     prepared, backbone, values = job.prepared, job.backbone, job.results.values
-    sizes = {name: len(lesson.student) for name, lesson in prepared.splits().items()}
+    sizes = {name: len(split) for name, split in prepared.splits().items()}
     labels = prepared.test.student.labels
     values.setdefault('version', distribution.version('pt2tt-jax'))
     values.setdefault('created', datetime.now().isoformat(timespec='seconds'))
@@ -146,7 +145,7 @@ def _describe(job: Job) -> None:
             'name': prepared.name,
             'fields': prepared.fields,
             'labels': prepared.labels,
-            'cut': {name: lesson.student.cut for name, lesson in prepared.splits().items()},
+            'cut': {name: split.cut for name, split in prepared.splits().items()},
             'input_format': job.settings.data.input_format,
             'verbaliser': job.settings.data.verbaliser,
             'reported_on': 'test',
@@ -174,7 +173,7 @@ def stage1(job: Job) -> transfer.Transferred:
     rows = np.arange(min(len(held.student), settings.held_out))
     return transfer.transfer(
         job.backbone,
-        job.prepared.train,
+        job.prepared.lesson,
         held.subset(rows),
         settings,
         job.folder / 'transfer',
@@ -227,7 +226,7 @@ def stage2(
     learned, curves = tune.tune(
         job.backbone,
         tune.tuning(method, settings, init, source),
-        job.prepared.train.student,
+        job.prepared.train,
         job.prepared.validation.student,
         settings,
         job.folder / 'tune' / method,
@@ -299,7 +298,7 @@ def transfer_only(settings: Settings, folder: Path) -> dict[str, Any]:
 
 def tune_only(settings: Settings, folder: Path) -> dict[str, Any]:
     """Stage 2 from the saved source prompt `Tune.source`, or any baseline; see `run`."""
-    job = start(settings, folder, with_templates=False)
+    job = start(settings, folder, stage1_too=False)
     source = _checked_source(job, settings.tune.source) if settings.tune.source else None
     for method in settings.tune.methods:
         job.results.section(f'tuned/{method}', lambda m=method: stage2(job, m, source))
@@ -317,7 +316,7 @@ def _checked_source(job: Job, path: str) -> np.ndarray:
 
 def evaluate_prompts(settings: Settings, folder: Path, prompts: list[Path]) -> dict[str, Any]:
     """Measures saved prompts on the test set of a task; see `run`."""
-    job = start(settings, folder, with_templates=False)
+    job = start(settings, folder, stage1_too=False)
     job.results.section(
         'zero_shot', lambda: {'stripped': job.scores(job.plain, job.prepared.test.student)}
     )

@@ -6,12 +6,14 @@ One device is the smallest mesh; nothing else in the library knows how many ther
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from pt2tt_jax.backbone import Backbone
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.tuning import Params, flatten, unflatten
 
@@ -75,6 +77,11 @@ def shard_params(params: Params, mesh: Mesh) -> Params:
         for path, leaf in flatten(params).items()
     }
     return unflatten(flat)
+
+
+def place(backbone: Backbone, mesh: Mesh) -> Backbone:
+    """`backbone` with its parameters on the devices of `mesh`; else every call would send them."""
+    return dataclasses.replace(backbone, params=shard_params(backbone.params, mesh))
 
 
 def _spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:

@@ -22,8 +22,9 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from pt2tt_jax import evaluate, features, objectives, train
+from pt2tt_jax import evaluate, features, objectives, sharding, train
 from pt2tt_jax.backbone import Backbone
+from pt2tt_jax.errors import UserError
 from pt2tt_jax.features import EOS, Encoded
 from pt2tt_jax.methods import prompt
 from pt2tt_jax.methods.initialisers import Initialiser, sampled_vocabulary
@@ -67,8 +68,8 @@ class Transferred:
 
     @property
     def chosen(self) -> str:
-        """The template with the lowest held-out KL."""
-        return min(self.kl, key=self.kl.__getitem__)
+        """The template with the lowest held-out KL; one that diverged to NaN is never it."""
+        return min(self.kl, key=lambda name: (np.isnan(self.kl[name]), self.kl[name]))
 
 
 def transfer(
@@ -91,8 +92,14 @@ def transfer(
       directory: takes checkpoints and metrics; an interrupted stage goes on from there.
       init: where each prompt starts.
       mesh: devices; by default one.
+
+    Raises:
+      UserError: when there is no template.
     """
     names = tuple(lesson.teachers)
+    if not names:
+        raise UserError('Stage 1 needs at least one template; see Data.templates.')
+    backbone = sharding.place(backbone, mesh or sharding.mesh(1, 1))
     module = Tuned(backbone.module, prompt(settings.length, init=init))
     tuned = attach(module, backbone.params, jax.random.key(settings.seed))
     one, frozen = split(tuned, module.tuning)
@@ -204,9 +211,9 @@ class _School:
             return student
         if self.settings.targets == 'first':
             return dataclasses.replace(student, targets=[FIRST] * len(student))
-        longest = max(len(student.targets[i]) for i in rows)
         model = evaluate.Model(self.backbone.module, self.backbone.params)
         vocabulary = self.backbone.vocabulary.size
+        longest = student.target_length  # not that of the gold targets, which nobody asked for
         written = evaluate.decode(
             model, templated.subset(rows), longest, vocabulary_size=vocabulary
         )
@@ -216,7 +223,8 @@ class _School:
         return dataclasses.replace(student, targets=targets)
 
     def _answers(self, templated, targets, rows, width, bar) -> objectives.TeacherLogits:
-        k = self.settings.top_k or self.backbone.config.vocab_size
+        vocabulary = self.backbone.config.vocab_size
+        k = min(self.settings.top_k or vocabulary, vocabulary)
         asked = dataclasses.replace(templated, targets=targets)
         parts: list = [None] * len(rows)
         order = np.argsort([len(templated.inputs[row]) for row in rows], kind='stable')

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from pt2tt_jax import evaluate, features, methods, objectives, train
+from pt2tt_jax import evaluate, features, methods, objectives, sharding, train
 from pt2tt_jax.backbone import Backbone
 from pt2tt_jax.errors import UserError, nearest
 from pt2tt_jax.features import Encoded
@@ -118,6 +118,7 @@ def tune(
       labels: token ids of each label; without them the likelihood of targets is the score.
       mesh: devices; by default one.
     """
+    backbone = sharding.place(backbone, mesh or sharding.mesh(1, 1))
     module = Tuned(backbone.module, chosen)
     trees = [attach(module, backbone.params, jax.random.key(seed)) for seed in settings.seeds]
     halves = [split(tree, chosen) for tree in trees]

@@ -344,7 +344,9 @@ def test_a_damaged_checkpoint_is_named(tmp_path, whole):
 
 def test_a_checkpoint_of_another_run_is_named(tmp_path):
     fit(tmp_path, dataclasses.replace(RECIPE, steps=1), members=2)
-    with pytest.raises(UserError, match='is of another run'):
+    with pytest.raises(
+        UserError, match=r'another run \(best/prompt: \(2, 3, 4\) there, \(3, 3, 4\)'
+    ):
         fit(tmp_path, members=3)
 
 

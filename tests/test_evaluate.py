@@ -1,0 +1,138 @@
+"""Label scores and decoded texts of a split, and the numbers made of them."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+from pt2tt_jax.tasks import Example
+from scipy import special
+
+from pt2tt_jax import evaluate, features, objectives
+from pt2tt_jax.evaluate import Model, accuracy, nearest_label
+from pt2tt_jax.features import EOS, Encoded
+from pt2tt_jax.methods.initialisers import text
+from pt2tt_jax.saved import PROMPT
+
+LABELS = [np.array([96, EOS]), np.array([97, 98, EOS]), np.array([40, EOS])]
+
+
+@pytest.fixture(scope='module')
+def split(toy_vocabulary) -> Encoded:
+    """Twelve texts of 1 to 10 words, in no order of length."""
+    rng = np.random.default_rng(0)
+    lengths = rng.permutation(12) % 10 + 1
+    texts = [' '.join(f'w{i}' for i in rng.integers(0, 90, n)) for n in lengths]
+    examples = [Example(text, 'good', i % 3, None, '') for i, text in enumerate(texts)]
+    return features.encode(examples, toy_vocabulary, input_length=16, target_length=4)
+
+
+@pytest.fixture(scope='module')
+def model(toy_backbone) -> Model:
+    return Model(toy_backbone.module, toy_backbone.params)
+
+
+def one_by_one(model: Model, split: Encoded) -> np.ndarray:
+    """Sums of log-probabilities [examples, labels], each label in a batch of its own; float64."""
+    columns = []
+    for label in LABELS:
+        targets = np.tile(label, (len(split), 1))
+        asked = {
+            'encoder_input_tokens': features.padded(split.inputs, 16),
+            'decoder_input_tokens': np.pad(targets, ((0, 0), (1, 0)))[:, :-1],
+            'decoder_target_tokens': targets,
+        }
+        logits = np.asarray(objectives.forward(model.module, model.params, asked), np.float64)
+        log_probs = special.log_softmax(logits, axis=-1)
+        chosen = np.take_along_axis(log_probs, targets[..., None], axis=-1)
+        columns.append(chosen.sum(axis=(1, 2)))
+    return np.stack(columns, axis=1)
+
+
+def test_label_scores_depend_on_neither_order_nor_padding(model, split):
+    expected = one_by_one(model, split)
+    found = evaluate.label_log_probs(model, split, LABELS, batch_size=5)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    order = np.random.default_rng(1).permutation(len(split))
+    shuffled = evaluate.label_log_probs(model, split.subset(order), LABELS, batch_size=5)
+    np.testing.assert_allclose(shuffled, expected[order], atol=1e-4)
+    turned = evaluate.label_log_probs(model, split, LABELS[::-1], batch_size=5)
+    np.testing.assert_allclose(turned, expected[:, ::-1], atol=1e-4)
+
+
+def test_a_prompt_of_words_is_those_words(toy_backbone, model, split):
+    """Soft rows equal to embedded words score as the words before the text do."""
+    words = np.array([4, 5], np.int32)
+    rows = text(words.tolist())(jax.random.key(0), (2, 16), table_of(toy_backbone))
+    soft = evaluate.prompted(toy_backbone, np.asarray(rows))
+    assert soft.prompt.tolist() == [100, 101]
+    found = evaluate.label_log_probs(soft, split, LABELS)
+    hard = evaluate.label_log_probs(Model(model.module, model.params, words), split, LABELS)
+    np.testing.assert_allclose(found, hard, atol=1e-4)
+    assert not np.allclose(found, evaluate.label_log_probs(model, split, LABELS), atol=0.1)
+
+
+def table_of(backbone):
+    return jax.numpy.asarray(backbone.params['token_embedder']['embedding'])
+
+
+def test_decoded_texts_come_in_order(model, split):
+    """Each row alone, in one chunk, and beside the label scores."""
+    expected = [evaluate.decode(model, split.subset([i]), 5, batch_size=1)[0] for i in (0, 3, 11)]
+    found = evaluate.decode(model, split, 5, batch_size=5)
+    np.testing.assert_array_equal([found[i] for i in (0, 3, 11)], expected)
+    log_probs, written = evaluate.classify(model, split, LABELS, 5, batch_size=5)
+    np.testing.assert_array_equal(written, found)
+    np.testing.assert_allclose(log_probs, one_by_one(model, split), atol=1e-4)
+
+
+def test_cross_entropy_is_the_mean_over_tokens(model, split):
+    """The last chunk is filled up; what fills it must not count."""
+    expected = one_by_one(model, split)[:, 0].sum() / (2 * len(split))
+    found = evaluate.cross_entropy(model, split, batch_size=5)
+    assert found == pytest.approx(-expected, rel=1e-5)
+
+
+def test_restored_models(toy_backbone):
+    rows = np.ones((3, 16), np.float32)
+    assert len(evaluate.restored(toy_backbone, {PROMPT: rows}).prompt) == 3
+    scale = {'encoder/encoder_norm/scale': np.full(16, 2.0, np.float32)}
+    changed = evaluate.restored(toy_backbone, scale)
+    assert changed.params['encoder']['encoder_norm']['scale'][0] == 2
+    assert evaluate.restored(toy_backbone, {'encoder/lora/down': rows}) is None
+
+
+# Numbers
+
+
+@pytest.mark.parametrize(
+    ('predictions', 'labels', 'right', 'majority', 'constant'),
+    [
+        ([0, 1, 1, 0], [0, 1, 0, 0], 0.75, 0.75, None),
+        ([1, 1, 1, 1], [0, 1, 0, 0], 0.25, 0.75, 1),
+        ([-1, -1, -1, -1], [0, 1, 0, 0], 0.0, 0.75, -1),
+        ([0, -1, 1, 2], [0, 1, 2, 2], 0.5, 0.5, None),
+        ([1], [1], 1.0, 1.0, None),  # of one example nothing can be said
+    ],
+)
+def test_accuracy_stands_beside_the_majority(predictions, labels, right, majority, constant):
+    found = accuracy(np.array(predictions), np.array(labels))
+    assert (found.accuracy, found.majority, found.constant) == (right, majority, constant)
+    assert found.examples == len(labels)
+    assert found.stderr == pytest.approx((right * (1 - right) / len(labels)) ** 0.5)
+
+
+@pytest.mark.parametrize(
+    ('text', 'index'),
+    [
+        ('not good', 0),
+        ('Good', 1),
+        ('  NOT   good ', 0),
+        ('good.', -1),
+        ('goo', -1),
+        ('', -1),
+        ('not good good', -1),
+    ],
+)
+def test_decoded_text_must_spell_a_label(text, index):
+    assert nearest_label(text, ['not good', 'good']) == index

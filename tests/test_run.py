@@ -1,0 +1,311 @@
+"""The command line from files to report, on a toy T5 with the real vocabulary."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pt2tt_jax import backbone as backbones
+from pt2tt_jax import run, saved, settings
+from pt2tt_jax.cli import main
+from pt2tt_jax.errors import UserError
+from pt2tt_jax.t5 import huggingface
+from pt2tt_jax.t5.config import T5Config
+
+TOY = T5Config(
+    emb_dim=8,
+    num_heads=2,
+    head_dim=4,
+    mlp_dim=16,
+    num_encoder_layers=1,
+    num_decoder_layers=1,
+    mlp_activations=('gelu', 'linear'),
+    logits_via_embedding=False,
+)
+QUICK = [
+    '--gin.Transfer.steps=4',
+    '--gin.Transfer.length=3',
+    '--gin.Transfer.batch_size=4',
+    '--gin.Transfer.eval_every=2',
+    '--gin.Tune.steps=4',
+    '--gin.Tune.length=6',
+    '--gin.Tune.batch_size=4',
+    '--gin.Tune.eval_every=2',
+    '--gin.Tune.seeds=(0, 1)',
+    '--gin.Data.input_length=32',
+    '--templates=t5/sst2,general/any/0',
+]
+
+
+@pytest.fixture(scope='session')
+def folder(tmp_path_factory) -> Path:
+    """A Hugging Face checkpoint of random weights, and two data files."""
+    demo = pytest.importorskip('traceforge_title_model')
+    made = tmp_path_factory.mktemp('toy')
+    huggingface.save(made / 't5', TOY, backbones.random_params(TOY))
+    shutil.copy(demo.span_dir() / 'tokenizer.json', made / 't5')
+    words = {'negative': ['dull', 'bad', 'slow'], 'positive': ['fine', 'good', 'quick']}
+    for split, count in (('train', 10), ('val', 4)):
+        rows = [
+            {'text': f'a {word} one, number {i}', 'label': label}
+            for i in range(count // 2)
+            for label, choice in words.items()
+            for word in [choice[i % 3]]
+        ]
+        (made / f'{split}.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
+    return made
+
+
+def command(folder: Path, out: Path, name: str = 'run') -> list[str]:
+    return [
+        name,
+        f'--model={folder / "t5"}',
+        f'--train={folder / "train.jsonl"}',
+        f'--validation={folder / "val.jsonl"}',
+        '--fields=text',
+        '--label=label',
+        '--labels=negative,positive',
+        f'--out={out}',
+        *QUICK,
+    ]
+
+
+@pytest.fixture(scope='session')
+def finished(folder, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp('run') / 'out'
+    main(command(folder, out))
+    return out
+
+
+def prompts(out: Path) -> dict[str, bytes]:
+    found = sorted((out / 'prompts').rglob('*.safetensors'))
+    return {str(p.relative_to(out)): saved.load(p)[0][saved.PROMPT].tobytes() for p in found}
+
+
+def test_run_leaves_prompts_metrics_and_report(finished):
+    results = json.loads((finished / 'results.json').read_text())
+    assert set(results['transfer']['kl']) == {'t5/sst2', 'general/any/0'}
+    assert results['transfer']['chosen'] == min(
+        results['transfer']['kl'], key=results['transfer']['kl'].get
+    )
+    assert [one['seed'] for one in results['tuned']['pt2tt']['seeds']] == [0, 1]
+    assert results['tuned']['pt2tt']['parameters'] == 3 * 8
+    assert results['tuned']['prompt']['parameters'] == 6 * 8
+    assert results['data'] | {'train': 9, 'validation': 1, 'test': 4} == results['data']
+    for name in ('report.html', 'report.png', 'report.md', 'report.csv'):
+        assert (finished / name).stat().st_size > 500
+    assert len(prompts(finished)) == 2 + 2 * 2
+
+
+def test_pt2tt_prompt_ends_in_the_kept_source_prompt(finished):
+    results = json.loads((finished / 'results.json').read_text())
+    chosen = run.slug(results['transfer']['chosen'])
+    source, about = saved.load(finished / 'prompts' / 'transfer' / f'{chosen}.safetensors')
+    whole, _ = saved.load(finished / 'prompts' / 'pt2tt' / 'seed0.safetensors')
+    np.testing.assert_array_equal(whole[saved.PROMPT][3:], source[saved.PROMPT])
+    assert about['template'] == results['transfer']['chosen']
+    assert about['labels'] == ['negative', 'positive']
+
+
+def test_second_start_computes_nothing_again(finished, folder, monkeypatch):
+    before = (finished / 'results.json').read_text()
+    monkeypatch.setattr(run, 'stage1', lambda job: pytest.fail('stage 1 ran again'))
+    monkeypatch.setattr(run, 'stage2', lambda *_: pytest.fail('stage 2 ran again'))
+    main(command(folder, finished))
+    assert (finished / 'results.json').read_text() == before
+
+
+def test_run_resumes_inside_stage_2_with_equal_prompts(finished, folder, tmp_path, monkeypatch):
+    out, whole = tmp_path / 'out', run.stage2
+    shutil.copytree(finished, out)
+    results = json.loads((out / 'results.json').read_text())
+    del results['tuned']
+    (out / 'results.json').write_text(json.dumps(results))
+    for method in ('pt2tt', 'prompt'):  # as if killed after the checkpoint of step 2
+        shutil.rmtree(out / 'tune' / method / 'checkpoints' / '4')
+        shutil.rmtree(out / 'prompts' / method)
+    main(command(folder, out))
+    assert whole is run.stage2
+    assert prompts(out) == prompts(finished)
+
+
+@pytest.mark.slow
+def test_killed_run_ends_with_the_same_bits(finished, folder, tmp_path):
+    out = tmp_path / 'out'
+    arguments = [sys.executable, '-m', 'pt2tt_jax.cli', *command(folder, out)]
+    log = out / 'transfer' / 'metrics.jsonl'
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not (log.exists() and '"step": 2' in log.read_text()):
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (out / 'report.html').exists()
+    subprocess.run(arguments, check=True, capture_output=True)
+    assert prompts(out) == prompts(finished)
+
+
+def test_predict_reads_stdin_and_names_labels(finished, capsys, monkeypatch):
+    import io
+
+    prompt = finished / 'prompts' / 'pt2tt' / 'seed0.safetensors'
+    monkeypatch.setattr(sys, 'stdin', io.StringIO('a good one\na bad one\n'))
+    main(['predict', '--prompt', str(prompt)])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split('\t')[2] for line in lines] == ['a good one', 'a bad one']
+    assert {line.split('\t')[0] for line in lines} <= {'negative', 'positive'}
+    main(['predict', '--prompt', str(prompt), '--text', 'a good one', '--json'])
+    one = json.loads(capsys.readouterr().out)
+    assert one['label'] == lines[0].split('\t')[0]
+    assert 0.5 <= one['probability'] <= 1
+
+
+def test_eval_measures_what_the_run_measured(finished, folder, tmp_path):
+    prompt = finished / 'prompts' / 'prompt' / 'seed1.safetensors'
+    main([*command(folder, tmp_path, 'eval'), '--prompt', str(prompt)])
+    found = json.loads((tmp_path / 'results.json').read_text())['tuned']['prompt/seed1']
+    kept = json.loads((finished / 'results.json').read_text())['tuned']['prompt']['seeds'][1]
+    assert found['seeds'][0] == kept
+
+
+def test_tune_starts_from_a_saved_source_prompt(finished, folder, tmp_path):
+    source = finished / 'prompts' / 'transfer' / 't5-sst2.safetensors'
+    main([*command(folder, tmp_path, 'tune'), f'--source={source}', '--methods=pt2tt'])
+    tuned, _ = saved.load(tmp_path / 'prompts' / 'pt2tt' / 'seed0.safetensors')
+    np.testing.assert_array_equal(tuned[saved.PROMPT][3:], saved.load(source)[0][saved.PROMPT])
+
+
+def test_full_fine_tuning_is_saved_and_loads(folder, tmp_path, capsys):
+    main([*command(folder, tmp_path, 'tune'), '--methods=full', '--seeds=0'])
+    saved_model = tmp_path / 'prompts' / 'full' / 'seed0.safetensors'
+    capsys.readouterr()
+    main(['predict', '--prompt', str(saved_model), '--text', 'a good one'])
+    assert capsys.readouterr().out.endswith('a good one\n')
+
+
+def test_free_text_task_is_measured_by_its_metric(folder, tmp_path):
+    rows = [{'text': f'number {i}', 'label': f'answer {i}'} for i in range(12)]
+    for name in ('train', 'val'):
+        (tmp_path / f'{name}.jsonl').write_text(''.join(json.dumps(r) + '\n' for r in rows))
+    pytest.importorskip('rouge_score')
+    arguments = [
+        f'--train={tmp_path / "train.jsonl"}',
+        f'--validation={tmp_path / "val.jsonl"}',
+        f'--model={folder / "t5"}',
+        '--fields=text',
+        f'--out={tmp_path / "out"}',
+        '--gin.Data.target_length=6',
+    ]
+    main(['tune', *arguments, *QUICK, '--methods=prompt', '--seeds=0'])
+    found = json.loads((tmp_path / 'out' / 'results.json').read_text())
+    assert {'rouge1', 'cross_entropy', 'constant'} <= set(found['tuned']['prompt']['seeds'][0])
+
+
+def failure(capsys, arguments: list[str]) -> str:
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    message = capsys.readouterr().err.strip()
+    assert len(message.splitlines()) == 1
+    return message
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (['--gin.Tune.stepz=3'], "Did you mean 'steps'"),
+        (['--templates=t5/sst'], "Did you mean 't5/sst2'"),
+        (['--templates=nope.json'], 'nope.json'),
+        (['--methods=promt'], "Did you mean 'prompt'"),
+        (['--model=t5_1_1_smal'], 'smal'),
+        (['--gin.Transfer.length=6'], 'must be smaller'),
+        (['--gin.Data.input_length=6'], 'no room'),
+        (['--labels=positive'], 'two or more'),
+        (['--labels=good,bad'], 'line 1'),
+        (['--fields=sentence'], 'line 1'),
+        (['--train=missing.jsonl'], 'missing.jsonl'),
+        (['--gin_file=missing.gin'], 'missing.gin'),
+        (['--bogus=1'], 'Unknown argument'),
+        (['--gin.Model.data_parallel=3'], 'devices'),
+        (['--gin.Data.holdout=0.0'], 'holdout'),
+    ],
+)
+def test_mistakes_end_at_once_with_one_sentence(folder, tmp_path, capsys, change, message):
+    arguments = command(folder, tmp_path)
+    flags = {flag.partition('=')[0] for flag in change}
+    kept = [a for a in arguments if a.partition('=')[0] not in flags]
+    assert message in failure(capsys, [*kept, *change])
+
+
+def test_broken_line_is_named(folder, tmp_path, capsys):
+    broken = tmp_path / 'broken.jsonl'
+    broken.write_text((folder / 'train.jsonl').read_text() + '{"text": "half\n')
+    arguments = [a for a in command(folder, tmp_path) if not a.startswith('--train=')]
+    assert f'{broken}, line 11' in failure(capsys, [*arguments, f'--train={broken}'])
+
+
+def test_folder_of_another_run_is_left_alone(finished, folder, capsys):
+    before = prompts(finished)
+    message = failure(capsys, [*command(folder, finished), '--gin.Tune.steps=5'])
+    assert 'Tune.steps: 4 there, 5 now' in message
+    assert prompts(finished) == before
+
+
+def test_prompt_of_another_backbone_is_refused(finished, folder, tmp_path, capsys):
+    other = tmp_path / 't5'
+    huggingface.save(other, TOY, backbones.random_params(TOY, seed=1) | {})
+    params = backbones.random_params(TOY, seed=1)
+    params['encoder']['encoder_norm']['scale'] = np.full(8, 1.5, np.float32)
+    huggingface.save(other, TOY, params)
+    shutil.copy(folder / 't5' / 'tokenizer.json', other)
+    prompt = finished / 'prompts' / 'prompt' / 'seed0.safetensors'
+    message = failure(
+        capsys, ['predict', '--prompt', str(prompt), '--model', str(other), '--text', 'x']
+    )
+    assert 'other weights' in message
+
+
+def test_truncated_prompt_and_checkpoint_are_named(finished, folder, tmp_path, capsys):
+    cut = tmp_path / 'cut.safetensors'
+    cut.write_bytes((finished / 'prompts/prompt/seed0.safetensors').read_bytes()[:-10])
+    assert str(cut) in failure(capsys, ['predict', '--prompt', str(cut), '--text', 'x'])
+    model = tmp_path / 't5'
+    shutil.copytree(folder / 't5', model)
+    weights = model / 'model.safetensors'
+    weights.write_bytes(weights.read_bytes()[:-100])
+    arguments = [a for a in command(folder, tmp_path) if not a.startswith('--model=')]
+    assert 'model.safetensors' in failure(capsys, [*arguments, f'--model={model}'])
+
+
+def test_cut_texts_are_counted(folder, tmp_path, caplog):
+    with caplog.at_level('WARNING'):
+        run.start(
+            settings.load(
+                bindings=[
+                    f'Model.name = {str(folder / "t5")!r}',
+                    f'Data.train = {str(folder / "train.jsonl")!r}',
+                    f'Data.validation = {str(folder / "val.jsonl")!r}',
+                    "Data.fields = ('text',)",
+                    "Data.labels = ('negative', 'positive')",
+                    'Data.input_length = 8',
+                    'Tune.length = 4',
+                    'Transfer.length = 2',
+                ]
+            ),
+            tmp_path,
+        )
+    assert '4 of 4 texts of test are longer' in caplog.text
+    assert json.loads((tmp_path / 'results.json').read_text())['data']['cut']['test'] == 4
+
+
+def test_check_rejects_m_not_below_n():
+    with pytest.raises(UserError, match='m = 9'):
+        run.check(settings.load(bindings=['Transfer.length = 9', 'Tune.length = 9']))

@@ -1,0 +1,90 @@
+"""Files of trained parameters: round trip, damage, and backbones that they do not fit."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from pt2tt_jax import saved
+from pt2tt_jax.errors import UserError
+
+TENSORS = {
+    saved.PROMPT: np.arange(48, dtype=np.float32).reshape(3, 16),
+    'encoder/encoder_norm/scale': np.ones(16, np.float32).T[::2],
+}
+
+
+@pytest.fixture
+def path(toy_backbone, tmp_path):
+    """A sound file."""
+    path = tmp_path / 'deeper' / 'one.safetensors'
+    saved.save(path, TENSORS, saved.identity(toy_backbone) | {'labels': ('a', 'b')})
+    return path
+
+
+def test_round_trip(toy_backbone, path):
+    tensors, about = saved.load(path)
+    assert tensors.keys() == TENSORS.keys()
+    for name, value in TENSORS.items():
+        np.testing.assert_array_equal(tensors[name], value)
+    assert about['labels'] == ['a', 'b']
+    saved.check_fits(path, about, toy_backbone)
+    assert [file.name for file in path.parent.iterdir()] == ['one.safetensors']
+
+
+@pytest.mark.parametrize('share', [0.0, 0.02, 0.5, 0.99])
+def test_truncated_file(path, share):
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(UserError, match=r'one\.safetensors is not a whole safetensors file'):
+        saved.load(path)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(UserError, match=r'no saved prompt at .*none\.safetensors'):
+        saved.load(tmp_path / 'none.safetensors')
+
+
+def test_folder_instead_of_a_file(tmp_path):
+    with pytest.raises(UserError, match='not a whole safetensors file'):
+        saved.load(tmp_path)
+
+
+@pytest.mark.parametrize('metadata', [None, {'pt2tt': 'no json'}, {'pt2tt': '{"kind": "other"}'}])
+def test_foreign_file(tmp_path, metadata):
+    path = tmp_path / 'foreign.safetensors'
+    save_file({'prompt': np.ones((3, 16), np.float32)}, path, metadata)
+    with pytest.raises(UserError, match='was not written by pt2tt'):
+        saved.load(path)
+
+
+def test_other_weights(make_backbone, path):
+    _, about = saved.load(path)
+    with pytest.raises(UserError, match=r"'toy-1.1', with other weights .*of 'toy-1.1'"):
+        saved.check_fits(path, about, make_backbone('1.1', seed=1))
+
+
+def test_other_vocabulary(toy_backbone, path):
+    _, about = saved.load(path)
+    vocabulary = dataclasses.replace(toy_backbone.vocabulary, fingerprint='another')
+    other = dataclasses.replace(toy_backbone, vocabulary=vocabulary)
+    with pytest.raises(UserError, match='with another vocabulary'):
+        saved.check_fits(path, about, other)
+
+
+def test_other_width(toy_backbone, path):
+    _, about = saved.load(path)
+    other = dataclasses.replace(toy_backbone, config=toy_backbone.config.replace(emb_dim=32))
+    with pytest.raises(UserError, match=r'of another width \(emb_dim 16, here 32'):
+        saved.check_fits(path, about, other)
+
+
+def test_nothing_is_left_of_a_failed_save(tmp_path):
+    """A folder stands where the file should go, as good as a full disk."""
+    path = tmp_path / 'one.safetensors'
+    path.mkdir()
+    with pytest.raises(UserError, match=r'one\.safetensors could not be written'):
+        saved.save(path, TENSORS, {})

@@ -1,0 +1,176 @@
+"""Stage 2 and its comparison on a toy backbone: what is trained, kept and handed on."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from pt2tt_jax.tasks import Example
+
+from pt2tt_jax import evaluate, features, methods, train, tune
+from pt2tt_jax.features import EOS, Encoded
+from pt2tt_jax.methods import initialisers
+from pt2tt_jax.saved import PROMPT, SOURCE_PROMPT
+from pt2tt_jax.settings import Tune
+from pt2tt_jax.tuning import Tuning, combine, flatten, unflatten
+
+LABELS = [np.array([96, EOS]), np.array([97, EOS])]
+SOURCE = np.random.default_rng(0).normal(size=(3, 16)).astype(np.float32)
+SETTINGS = Tune(length=5, steps=4, batch_size=8, eval_every=2, seeds=(0, 7))
+
+
+def make_split(vocabulary, rows: int, seed: int) -> Encoded:
+    """Texts whose label is whether 'w1' is among their words."""
+    rng = np.random.default_rng(seed)
+    examples = []
+    for i in range(rows):
+        words = [f'w{j}' for j in rng.integers(10, 90, 4)] + ['w1'] * (i % 2)
+        target = ('good', 'bad')[i % 2]
+        examples.append(Example(' '.join(rng.permutation(words)), target, i % 2, None, ''))
+    return features.encode(examples, vocabulary, input_length=16, target_length=4)
+
+
+@pytest.fixture(scope='module')
+def splits(toy_vocabulary) -> tuple[Encoded, Encoded]:
+    return make_split(toy_vocabulary, 32, seed=0), make_split(toy_vocabulary, 24, seed=1)
+
+
+def run(backbone, tuning: Tuning, splits, folder, method='prompt', labels=LABELS, **changes):
+    settings = dataclasses.replace(SETTINGS, **changes)
+    return tune.tune(backbone, tuning, *splits, settings, folder, method=method, labels=labels)
+
+
+def test_prompts_of_all_seeds(toy_backbone, splits, tmp_path):
+    """Each seed has its own start and batches; the score of the kept step is in the log."""
+    learned, curves = run(toy_backbone, methods.prompt(5), splits, tmp_path)
+    assert [one.seed for one in learned] == [0, 7]
+    first, second = (one.trained[PROMPT] for one in learned)
+    assert first.shape == (5, 16)
+    assert first.dtype == np.float32
+    assert not np.allclose(first, second)
+    for one in learned:
+        log_probs = evaluate.label_log_probs(one.model, splits[1], LABELS)
+        right = np.mean(log_probs.argmax(axis=1) == splits[1].labels)
+        row = next(row for row in curves if row['step'] == one.step)
+        assert row[f'accuracy/seed{one.seed}'] == pytest.approx(right)
+        assert row[f'score/seed{one.seed}'] == max(r[f'score/seed{one.seed}'] for r in curves)
+
+
+def test_training_learns_the_labels(toy_backbone, splits, tmp_path):
+    _, curves = run(
+        toy_backbone,
+        methods.full(),
+        splits,
+        tmp_path,
+        'full',
+        steps=30,
+        learning_rate=0.01,
+        seeds=(0,),
+    )
+    assert curves[0]['accuracy/seed0'] < 0.8
+    assert max(row['accuracy/seed0'] for row in curves) > 0.9
+
+
+def test_pt2tt_keeps_the_source_prompt_and_the_backbone(toy_backbone, splits, tmp_path):
+    learned, _ = run(toy_backbone, methods.pt2tt(SOURCE, 5), splits, tmp_path, 'pt2tt', seeds=(0,))
+    trained = learned[0].trained
+    assert set(trained) == {PROMPT, SOURCE_PROMPT}
+    np.testing.assert_array_equal(trained[SOURCE_PROMPT], SOURCE)
+    embedding = learned[0].model.params['token_embedder']['embedding']
+    np.testing.assert_array_equal(embedding, toy_backbone.params['token_embedder']['embedding'])
+
+
+def test_pt2tt_becomes_one_prompt_with_the_same_scores(toy_backbone, splits, tmp_path):
+    learned, _ = run(toy_backbone, methods.pt2tt(SOURCE, 5), splits, tmp_path, 'pt2tt', seeds=(0,))
+    tensors = tune.portable(learned[0])
+    np.testing.assert_array_equal(tensors[PROMPT][-3:], SOURCE)
+    plain = evaluate.restored(toy_backbone, tensors)
+    np.testing.assert_allclose(
+        evaluate.label_log_probs(plain, splits[1], LABELS),
+        evaluate.label_log_probs(learned[0].model, splits[1], LABELS),
+        atol=1e-5,
+    )
+
+
+def test_other_methods_hand_their_leaves_on(toy_backbone, splits, tmp_path):
+    norms = Tuning(unfreeze=('.*norm/scale',))
+    learned, _ = run(toy_backbone, norms, splits, tmp_path, 'norms', seeds=(0,), steps=2)
+    tensors = tune.portable(learned[0])
+    assert len(tensors) == 12
+    restored = evaluate.restored(toy_backbone, tensors)
+    np.testing.assert_allclose(
+        evaluate.label_log_probs(restored, splits[1], LABELS),
+        evaluate.label_log_probs(learned[0].model, splits[1], LABELS),
+        atol=1e-5,
+    )
+
+
+def test_trained_leaves_of_a_bfloat16_backbone_are_float32(toy_backbone, splits, monkeypatch):
+    """Prompts travel far from their start; low precision would stop them."""
+    import ml_dtypes
+
+    low = {k: v.astype(ml_dtypes.bfloat16) for k, v in flatten(toy_backbone.params).items()}
+    backbone = dataclasses.replace(toy_backbone, params=unflatten(low))
+    seen = []
+
+    def fit(problem, *_, **__):
+        seen.append(problem)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, 'fit', fit)
+    both = combine(methods.prompt(5), methods.full())
+    with pytest.raises(KeyboardInterrupt):
+        run(backbone, both, splits, None)
+    assert {leaf.dtype for leaf in flatten(seen[0].trained).values()} == {np.dtype('float32')}
+
+
+def test_free_text_is_ranked_by_likelihood(toy_backbone, splits, tmp_path):
+    learned, curves = run(
+        toy_backbone, methods.prompt(5), splits, tmp_path, labels=None, seeds=(0,), steps=2
+    )
+    nats = evaluate.cross_entropy(learned[0].model, splits[1])
+    assert min(row['cross_entropy/seed0'] for row in curves) == pytest.approx(nats, rel=1e-4)
+
+
+# Scores that rank steps
+
+
+def scored(monkeypatch, rows) -> float:
+    """The score of label log-probabilities `rows`, all of label 0."""
+    split = Encoded([np.ones(1)] * len(rows), [np.ones(1)] * len(rows), np.zeros(len(rows), int), 4)
+    values = np.log(np.array(rows, np.float32))
+    monkeypatch.setattr(evaluate, 'label_log_probs', lambda *_: values)
+    return tune._score(None, split, LABELS)['score']
+
+
+def test_equal_accuracies_are_told_apart_by_likelihood(monkeypatch):
+    sure, unsure = [[0.9, 0.1], [0.8, 0.2]], [[0.6, 0.4], [0.51, 0.49]]
+    assert scored(monkeypatch, sure) > scored(monkeypatch, unsure)
+
+
+def test_one_more_right_answer_beats_any_likelihood(monkeypatch):
+    """Also with many examples, where one answer is worth little."""
+    rows = 1000
+    right = [[0.51, 0.49]] * (rows // 2 + 1) + [[1e-9, 1.0]] * (rows // 2 - 1)
+    likely = [[1.0, 1e-9]] * (rows // 2) + [[0.49, 0.51]] * (rows // 2)
+    assert scored(monkeypatch, right) > scored(monkeypatch, likely)
+
+
+def test_scores_ignore_mass_outside_the_labels(monkeypatch):
+    assert scored(monkeypatch, [[0.9, 0.1]]) == pytest.approx(scored(monkeypatch, [[0.09, 0.01]]))
+
+
+def test_initialiser_reaches_every_seed(toy_backbone, splits, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        train,
+        'fit',
+        lambda problem, *_, **__: (
+            seen.append(problem) or train.Fitted(problem.trained, np.zeros(2), [])
+        ),
+    )
+    run(toy_backbone, methods.prompt(5, init=initialisers.text([4, 5])), splits, None)
+    rows = np.asarray(seen[0].trained['token_embedder']['prompt']['embedding'])
+    table = toy_backbone.params['token_embedder']['embedding']
+    np.testing.assert_array_equal(rows, np.tile(table[[4, 5, 4, 5, 4]], (2, 1, 1)))
