@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from flax import linen as nn
 from jaxtyping import Float
+from tqdm import tqdm
 
 from pt2tt_jax import features, objectives, saved
 from pt2tt_jax.backbone import Backbone
@@ -72,6 +73,8 @@ def _ask(model: Model, split: Encoded, size: int, answer: Answer) -> list[Any]:
     order = np.argsort([len(ids) for ids in split.inputs], kind='stable')
     variables = {'params': model.params}
     out: list[Any] = [None] * len(split)
+    # A bar for long work alone: short evaluations happen often, inside training.
+    bar = tqdm(total=len(split), desc='evaluation', unit='ex', disable=None, leave=False, delay=3)
     for start in range(0, len(order), size):
         rows = order[start : start + size]
         inputs = [np.concatenate([model.prompt, split.inputs[i]]) for i in np.resize(rows, size)]
@@ -79,6 +82,8 @@ def _ask(model: Model, split: Encoded, size: int, answer: Answer) -> list[Any]:
         said = jax.device_get(answer(tokens, decoding.encode(model.module, variables, tokens)))
         for place, row in enumerate(rows):
             out[row] = jax.tree.map(lambda leaf, place=place: leaf[place], said)
+        bar.update(len(rows))
+    bar.close()
     return out
 
 

@@ -23,13 +23,22 @@ SOURCE_PROMPT = 'token_embedder/source_prompt/embedding'
 
 
 def save(path: Path, tensors: dict[str, np.ndarray], metadata: dict[str, Any]) -> None:
-    """Writes parameters by path, whole or not at all, with `metadata` (anything JSON holds)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Writes parameters by path, whole or not at all, with `metadata` (anything JSON holds).
+
+    Raises:
+      UserError: when the disk is full or not writable.
+    """
     part = path.with_suffix('.part')
     header = {'kind': KIND, 'version': distribution.version('pt2tt-jax'), **metadata}
     contiguous = {name: np.ascontiguousarray(leaf) for name, leaf in tensors.items()}
-    save_file(contiguous, part, {'pt2tt': json.dumps(header)})
-    part.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(contiguous, part, {'pt2tt': json.dumps(header)})
+        part.replace(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise UserError(
+            f'{path} could not be written ({error}); make room and start the same command again.'
+        ) from error
 
 
 def load(path: Path | str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -48,9 +57,17 @@ def load(path: Path | str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         raise UserError(
             f'{path} is not a whole safetensors file ({error}); copy or make it again.'
         ) from error
-    if header is None:
+    about = _parsed(header)
+    if about.get('kind') != KIND:
         raise UserError(f'{path} was not written by pt2tt: it says nothing about its backbone.')
-    return tensors, json.loads(header)
+    return tensors, about
+
+
+def _parsed(header: str | None) -> dict[str, Any]:
+    try:
+        return json.loads(header or '{}')
+    except ValueError:
+        return {}
 
 
 def identity(backbone) -> dict[str, Any]:

@@ -104,6 +104,8 @@ class Recipe:
       eval_every: steps between evaluations; 0 for a tenth of `steps`.
       checkpoint_every: steps between checkpoints; 0 for as often as evaluations.
       keep: 'best' by the evaluations, or 'last'.
+      writers: where metrics go besides metrics.jsonl: 'tensorboard', 'console' (with --verbose),
+        'clu' (needs TensorFlow).
     """
 
     steps: int = 1000
@@ -118,12 +120,15 @@ class Recipe:
     eval_every: int = 0
     checkpoint_every: int = 0
     keep: str = 'best'
+    writers: tuple[str, ...] = ('tensorboard', 'console')
 
     def __post_init__(self):
         checks.values(self)
         checks.one_of('schedule', self.schedule, ('linear', 'constant', 'cosine'))
         checks.one_of('optimizer', self.optimizer, ('adamw', 'adafactor'))
         checks.one_of('keep', self.keep, ('best', 'last'))
+        for writer in self.writers:
+            checks.one_of('writer', writer, ('tensorboard', 'console', 'clu'))
         if self.batch_size % self.accumulate:
             raise UserError(
                 f'A batch of {self.batch_size} does not divide into {self.accumulate} '
@@ -231,15 +236,16 @@ def load(
     try:
         gin.parse_config_files_and_bindings([_find(file) for file in files], list(bindings))
         loaded = Settings(Model(), Data(), Transfer(), Tune())
+        for binding in bindings:
+            _check_used(binding.partition('=')[0].strip())
+        return loaded
     except UserError as error:  # gin appends where it was called from
         raise UserError(str(error).splitlines()[0]) from error
     except Exception as error:  # gin raises a dozen classes, from TokenError to ImportError
         raise UserError(_explain(str(error))) from error
     finally:
         _folders.clear()
-    for binding in bindings:
-        _check_used(binding.partition('=')[0].strip())
-    return loaded
+        gin.clear_config()  # else sections made in Python had the values of this load
 
 
 _folders: list[Path] = []  # during a load: where gin files, nested ones too, are looked up

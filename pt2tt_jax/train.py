@@ -204,7 +204,7 @@ def fit(
         state = sharding.replicate(state, mesh)
         first = int(state.step)
         with (
-            MetricLog(directory, resume_at=first) as log,
+            MetricLog(directory, first, recipe.writers) as log,
             _bar(problem, recipe, first, label) as bar,
         ):
             run = _Loop(problem, recipe, checkpoints, log, bar)

@@ -175,7 +175,7 @@ def _together(train_set: Encoded, rows: list[np.ndarray], virtual: np.ndarray) -
 def _score(
     model: evaluate.Model, split: Encoded, labels: Sequence[np.ndarray] | None
 ) -> dict[str, float]:
-    """Accuracy by label scoring; ties on a small set are broken by the likelihood of the labels."""
+    """Accuracy by label scoring; the likelihood of the labels tells equal accuracies apart."""
     if labels is None:
         nats = evaluate.cross_entropy(model, split)
         return {'cross_entropy': nats, 'score': -nats}
@@ -183,7 +183,8 @@ def _score(
     shares = log_probs - np.logaddexp.reduce(log_probs, axis=1, keepdims=True)
     nats = float(-np.mean(shares[np.arange(len(split)), split.labels]))
     right = float(np.mean(log_probs.argmax(axis=1) == split.labels))
-    return {'accuracy': right, 'label_nats': nats, 'score': right - 1e-4 * min(nats, 1e3)}
+    below_one_answer = float(np.exp(-nats)) / (len(split) + 1)
+    return {'accuracy': right, 'label_nats': nats, 'score': right + below_one_answer}
 
 
 def portable(learned: Learned) -> dict[str, np.ndarray]:

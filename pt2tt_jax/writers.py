@@ -1,7 +1,7 @@
-"""Where metrics go: a JSON-lines file that reports are drawn from, and TensorBoard.
+"""Where metrics go: a JSON-lines file that reports are drawn from, and writers by name.
 
 The interface is that of clu's `MetricWriter` (`write_scalars`, `flush`, `close`). clu's own writers
-import TensorFlow, so they are not the default; pass one as `more` to have it too.
+import TensorFlow, so that they are a choice and not the default.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from tensorboardX import SummaryWriter
+from pt2tt_jax.errors import UserError
 
 logger = logging.getLogger('pt2tt')
 
@@ -23,36 +23,75 @@ class MetricWriter(Protocol):
     def close(self) -> None: ...
 
 
+class TensorBoard:
+    """Event files in `directory`; steps after `resume_at` are taken back."""
+
+    def __init__(self, directory: Path, resume_at: int):
+        from tensorboardX import SummaryWriter  # imports torch where there is one, for seconds
+
+        purge = resume_at + 1 if resume_at else None
+        self._board = SummaryWriter(str(directory / 'tensorboard'), purge_step=purge)
+        self.flush, self.close = self._board.flush, self._board.close
+
+    def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+        for name, value in scalars.items():
+            self._board.add_scalar(name, value, step)
+
+
+class Console:
+    """The log of the process, shown with --verbose."""
+
+    def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+        logger.info('step %d: %s', step, ', '.join(f'{k} {v:.4g}' for k, v in scalars.items()))
+
+    def flush(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def clu(directory: Path) -> MetricWriter:
+    """clu's default writers: TensorBoard through TensorFlow, and absl's log."""
+    try:
+        from clu import metric_writers
+    except ImportError as error:
+        raise UserError(
+            "The metric writer 'clu' needs clu and TensorFlow: pip install 'pt2tt-jax[data]'."
+        ) from error
+    return metric_writers.create_default_writer(str(directory / 'clu'))
+
+
 class MetricLog:
-    """`metrics.jsonl` and TensorBoard event files in one folder.
+    """`metrics.jsonl`, and the writers that `names` lists: 'tensorboard', 'console', 'clu'.
 
     Rows after `resume_at` belong to steps that an interrupted run did not keep; they are dropped,
     so that the file reads as if nothing had happened.
     """
 
-    def __init__(self, directory: Path, resume_at: int = 0, more: Sequence[MetricWriter] = ()):
+    def __init__(
+        self, directory: Path, resume_at: int = 0, names: Sequence[str] = ('tensorboard',)
+    ):
         directory.mkdir(parents=True, exist_ok=True)
         self._path = directory / 'metrics.jsonl'
         rows = [row for row in self.rows() if row['step'] <= resume_at and resume_at]
-        self._path.write_text(''.join(json.dumps(row) + '\n' for row in rows))
+        part = self._path.with_suffix('.part')  # a kill in between must not cost the rows so far
+        part.write_text(''.join(json.dumps(row) + '\n' for row in rows))
+        part.replace(self._path)
         self._file = self._path.open('a')
-        self._board = SummaryWriter(
-            str(directory / 'tensorboard'), purge_step=resume_at + 1 if resume_at else None
-        )
-        self._more = more
+        make = {
+            'tensorboard': lambda: TensorBoard(directory, resume_at),
+            'console': Console,
+            'clu': lambda: clu(directory),
+        }
+        self._writers: list[MetricWriter] = [make[name]() for name in names]
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         self._file.write(json.dumps({'step': step, **scalars}) + '\n')
-        for name, value in scalars.items():
-            self._board.add_scalar(name, value, step)
-        for writer in self._more:
+        for writer in self._writers:
             writer.write_scalars(step, scalars)
-        logger.info('step %d: %s', step, ', '.join(f'{k} {v:.4g}' for k, v in scalars.items()))
 
     def flush(self) -> None:
         self._file.flush()
-        self._board.flush()
-        for writer in self._more:
+        for writer in self._writers:
             writer.flush()
 
     def rows(self) -> list[dict[str, Any]]:
@@ -66,8 +105,7 @@ class MetricLog:
     def close(self) -> None:
         self.flush()
         self._file.close()
-        self._board.close()
-        for writer in self._more:
+        for writer in self._writers:
             writer.close()
 
     def __enter__(self) -> MetricLog:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import ml_dtypes
 import numpy as np
 import pytest
 from pt2tt_jax.tasks import Example
@@ -58,18 +59,13 @@ def test_prompts_of_all_seeds(toy_backbone, splits, tmp_path):
 
 
 def test_training_learns_the_labels(toy_backbone, splits, tmp_path):
-    _, curves = run(
-        toy_backbone,
-        methods.full(),
-        splits,
-        tmp_path,
-        'full',
-        steps=30,
-        learning_rate=0.01,
-        seeds=(0,),
-    )
+    """On the training texts, of which there are few; the prompt alone cannot do it here."""
+    train_set, _ = splits
+    changes = {'steps': 20, 'learning_rate': 0.01, 'seeds': (0,), 'eval_every': 20}
+    both = (train_set, train_set)
+    _, curves = run(toy_backbone, methods.full(), both, tmp_path, 'full', **changes)
     assert curves[0]['accuracy/seed0'] < 0.8
-    assert max(row['accuracy/seed0'] for row in curves) > 0.9
+    assert curves[-1]['accuracy/seed0'] > 0.95
 
 
 def test_pt2tt_keeps_the_source_prompt_and_the_backbone(toy_backbone, splits, tmp_path):
@@ -108,8 +104,6 @@ def test_other_methods_hand_their_leaves_on(toy_backbone, splits, tmp_path):
 
 def test_trained_leaves_of_a_bfloat16_backbone_are_float32(toy_backbone, splits, monkeypatch):
     """Prompts travel far from their start; low precision would stop them."""
-    import ml_dtypes
-
     low = {k: v.astype(ml_dtypes.bfloat16) for k, v in flatten(toy_backbone.params).items()}
     backbone = dataclasses.replace(toy_backbone, params=unflatten(low))
     seen = []

@@ -11,247 +11,19 @@ Transformer"; Shazeer 2020, "GLU Variants Improve Transformer" (T5 1.1).
 from __future__ import annotations
 
 import functools
-import operator
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
-from flax.linen import partitioning
 from jaxtyping import Array, Bool, Float, Int
 
 from pt2tt_jax.t5.config import T5Config
-
-MASKED = -1e10  # added to the attention logits of positions out of sight, as T5X does
-
-
-class Dense(nn.Module):
-    """Bias-free linear map over the last `len(inputs)` axes; its kernel is stored as a matrix."""
-
-    features: tuple[int, ...]
-    axes: tuple[str, str]
-    dtype: jnp.dtype
-    contract: int = 1
-    scale: float = 1.0
-
-    @nn.compact
-    def __call__(self, x: Float[Array, '... features']) -> Float[Array, '... out']:
-        fan_in = x.shape[x.ndim - self.contract :]
-        init = nn.initializers.variance_scaling(self.scale, 'fan_in', 'truncated_normal')
-        matrix = (int(np.prod(fan_in)), int(np.prod(self.features)))
-        kernel = partitioning.param_with_axes('kernel', init, matrix, jnp.float32, axes=self.axes)
-        kernel = kernel.astype(self.dtype).reshape(*fan_in, *self.features)
-        return jnp.tensordot(x.astype(self.dtype), kernel, self.contract)
-
-
-class LayerNorm(nn.Module):
-    """Root-mean-square norm without mean or bias (Zhang and Sennrich 2019), computed in float32."""
-
-    dtype: jnp.dtype
-    epsilon: float = 1e-6
-
-    @nn.compact
-    def __call__(self, x: Float[Array, '... embed']) -> Float[Array, '... embed']:
-        x = x.astype(jnp.float32)
-        scale = partitioning.param_with_axes(
-            'scale', nn.initializers.ones, (x.shape[-1],), jnp.float32, axes=('embed',)
-        )
-        normed = x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + self.epsilon)
-        return normed.astype(self.dtype) * scale.astype(self.dtype)
-
-
-class Embed(nn.Module):
-    """Token vectors, and the logits of a model that predicts with the same table."""
-
-    vocab_size: int
-    features: int
-    dtype: jnp.dtype
-
-    def setup(self):
-        self.embedding = partitioning.param_with_axes(
-            'embedding',
-            nn.initializers.normal(1.0),
-            (self.vocab_size, self.features),
-            jnp.float32,
-            axes=('vocab', 'embed'),
-        )
-
-    def __call__(self, ids: Int[Array, 'batch length']) -> Float[Array, 'batch length embed']:
-        # An id beyond the table must show: it becomes NaN instead of the last row.
-        return jnp.take(self.embedding, ids, axis=0, mode='fill').astype(self.dtype)
-
-    def attend(self, x: Float[Array, '... embed']) -> Float[Array, '... vocab']:
-        return jnp.matmul(x, self.embedding.T, preferred_element_type=jnp.float32)
-
-
-def relative_position_buckets(
-    query_length: int, key_length: int, *, bidirectional: bool, num_buckets: int, max_distance: int
-) -> np.ndarray:
-    """Bucket of each (query, key) distance, int32 [query, key]; Raffel et al. 2020, section 2.1.
-
-    Half of the buckets are exact distances, the other half grow logarithmically up to
-    `max_distance`; a bidirectional model splits them between the two directions.
-    """
-    distance = np.arange(key_length)[None, :] - np.arange(query_length)[:, None]
-    offset = np.zeros_like(distance)
-    if bidirectional:
-        num_buckets //= 2
-        offset = (distance > 0) * num_buckets
-        distance = np.abs(distance)
-    else:
-        distance = np.maximum(-distance, 0)
-    exact = num_buckets // 2
-    ratio = np.log(np.maximum(distance, 1).astype(np.float32) / exact + np.finfo(np.float32).eps)
-    far = exact + (ratio / np.log(max_distance / exact) * (num_buckets - exact)).astype(np.int32)
-    return (offset + np.where(distance < exact, distance, np.minimum(far, num_buckets - 1))).astype(
-        np.int32
-    )
-
-
-class RelativePositionBias(nn.Module):
-    """One learned number per head and distance bucket, added to the attention logits."""
-
-    config: T5Config
-    bidirectional: bool
-
-    @nn.compact
-    def __call__(self, query_length: int, key_length: int) -> Float[Array, '1 heads query key']:
-        cfg = self.config
-        table = partitioning.param_with_axes(
-            'rel_embedding',
-            nn.initializers.variance_scaling(1.0, 'fan_avg', 'uniform'),
-            (cfg.num_heads, cfg.relative_attention_num_buckets),
-            jnp.float32,
-            axes=('heads', 'relpos_buckets'),
-        )
-        buckets = relative_position_buckets(
-            query_length,
-            key_length,
-            bidirectional=self.bidirectional,
-            num_buckets=cfg.relative_attention_num_buckets,
-            max_distance=cfg.relative_attention_max_distance,
-        )
-        return table.astype(jnp.float32)[None, :, buckets]
-
-
-class Attend(nn.Module):
-    """Dot-product attention itself: a module without parameters, as a site for inserts."""
-
-    dropout_rate: float
-
-    @nn.compact
-    def __call__(
-        self,
-        query: Float[Array, 'batch query heads head'],
-        key: Float[Array, 'batch key heads head'],
-        value: Float[Array, 'batch key heads head'],
-        bias: Float[Array, '#batch #heads query key'],
-        deterministic: bool,
-    ) -> Float[Array, 'batch query heads head']:
-        # T5 does not divide by sqrt(head): the scale is folded into the initial query kernel.
-        logits = jnp.einsum('bqhd,bkhd->bhqk', query, key, preferred_element_type=jnp.float32)
-        weights = jax.nn.softmax(logits + bias).astype(value.dtype)
-        weights = nn.Dropout(self.dropout_rate, broadcast_dims=(-2,))(weights, deterministic)
-        return jnp.einsum('bhqk,bkhd->bqhd', weights, value)
-
-
-class Attention(nn.Module):
-    """Multi-head attention; while decoding, over the keys and values of all steps so far."""
-
-    config: T5Config
-
-    @nn.compact
-    def __call__(
-        self,
-        queries: Float[Array, 'batch query embed'],
-        memory: Float[Array, 'batch key embed'],
-        mask: Bool[Array, '#batch 1 query key'] | None,
-        bias: Float[Array, '1 heads query key'] | None = None,
-        *,
-        deterministic: bool = True,
-        decode: bool = False,
-    ) -> Float[Array, 'batch query embed']:
-        cfg = self.config
-        project = functools.partial(
-            Dense, (cfg.num_heads, cfg.head_dim), ('embed', 'joined_kv'), jnp.dtype(cfg.dtype)
-        )
-        query = project(scale=1.0 / cfg.head_dim, name='query')(queries)
-        if bias is None and decode:
-            key, value = self._encoded(project, memory)
-        else:
-            key, value = project(name='key')(memory), project(name='value')(memory)
-        if bias is not None and decode:
-            key, value, mask, bias = self._cached(key, value, mask, bias)
-
-        total = jnp.zeros((1, 1, 1, 1)) if bias is None else bias
-        if mask is not None:
-            total = total + jnp.where(mask, 0.0, MASKED)
-        x = Attend(cfg.dropout_rate, name='attend')(query, key, value, total, deterministic)
-        return Dense(
-            (queries.shape[-1],),
-            ('joined_kv', 'embed'),
-            jnp.dtype(cfg.dtype),
-            contract=2,
-            name='out',
-        )(x)
-
-    def _encoded(self, project, memory):
-        """Keys and values of the encoded text, projected in the first step alone.
-
-        They live in a collection of their own, 'encoded', which T5X never makes mutable: under
-        its decoders they are projected anew in each step.
-        """
-        if self.has_variable('encoded', 'key'):
-            return self.get_variable('encoded', 'key'), self.get_variable('encoded', 'value')
-        key, value = project(name='key')(memory), project(name='value')(memory)
-        if self.is_mutable_collection('encoded'):
-            self.put_variable('encoded', 'key', key)
-            self.put_variable('encoded', 'value', value)
-        return key, value
-
-    def _cached(self, key, value, mask, bias):
-        """Adds one step to the cache, by T5X's protocol: the first call only makes the cache."""
-        exists = self.has_variable('cache', 'cached_key')
-        shape = (key.shape[0], bias.shape[-1], *key.shape[2:])
-        keys = self.variable('cache', 'cached_key', jnp.zeros, shape, key.dtype)
-        values = self.variable('cache', 'cached_value', jnp.zeros, shape, value.dtype)
-        index = self.variable('cache', 'cache_index', lambda: jnp.zeros((), jnp.int32))
-        if not exists:
-            return key, value, mask, bias[..., : key.shape[1], : key.shape[1]]
-        if key.shape[1] != 1:
-            raise ValueError(f'Decoding takes one token a step; got {key.shape[1]}.')
-        step = index.value
-        keys.value = jax.lax.dynamic_update_slice_in_dim(keys.value, key, step, axis=1)
-        values.value = jax.lax.dynamic_update_slice_in_dim(values.value, value, step, axis=1)
-        index.value = step + 1
-        seen = (jnp.arange(shape[1]) <= step)[None, None, None, :]
-        bias = jax.lax.dynamic_slice_in_dim(bias, step, 1, axis=-2)
-        return keys.value, values.value, seen if mask is None else mask & seen, bias
-
-
-class Mlp(nn.Module):
-    """Feed-forward block: one activation, or the product of several (gated)."""
-
-    config: T5Config
-
-    @nn.compact
-    def __call__(
-        self, x: Float[Array, 'batch length embed'], deterministic: bool = True
-    ) -> Float[Array, 'batch length embed']:
-        cfg, dtype = self.config, jnp.dtype(self.config.dtype)
-        gated = len(cfg.mlp_activations) > 1
-        parts = []
-        for i, name in enumerate(cfg.mlp_activations):
-            wi = Dense((cfg.mlp_dim,), ('embed', 'mlp'), dtype, name=f'wi_{i}' if gated else 'wi')
-            part = wi(x)
-            parts.append(part if name == 'linear' else getattr(nn, name)(part))
-        hidden = functools.reduce(operator.mul, parts)
-        hidden = nn.Dropout(cfg.dropout_rate, broadcast_dims=(-2,))(hidden, deterministic)
-        return Dense((x.shape[-1],), ('mlp', 'embed'), dtype, name='wo')(hidden)
+from pt2tt_jax.t5.layers import Attention, Embed, LayerNorm, Logits, Mlp, RelativePositionBias
 
 
 class EncoderLayer(nn.Module):
+    """Self-attention and feed-forward, each behind a norm and with a residual; [batch, length, embed]."""
+
     config: T5Config
 
     @nn.compact
@@ -266,6 +38,8 @@ class EncoderLayer(nn.Module):
 
 
 class DecoderLayer(nn.Module):
+    """Self-attention, attention to the encoded text, feed-forward; [batch, targets, embed]."""
+
     config: T5Config
 
     @nn.compact
@@ -288,6 +62,8 @@ class DecoderLayer(nn.Module):
 
 
 class Encoder(nn.Module):
+    """Tokens [batch, length] to encodings [batch, length, embed]."""
+
     config: T5Config
     embed: Embed
 
@@ -307,6 +83,8 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
+    """Target tokens [batch, targets] and encodings to logits [batch, targets, vocab], float32."""
+
     config: T5Config
     embed: Embed
 
@@ -329,23 +107,6 @@ class Decoder(nn.Module):
         if cfg.logits_via_embedding:
             return self.embed.attend(x) * cfg.emb_dim**-0.5
         return Logits(cfg.vocab_size, name='logits_dense')(x)
-
-
-class Logits(nn.Module):
-    """Output matrix of T5 1.1; accumulates in float32 without a float32 copy of the matrix."""
-
-    vocab_size: int
-
-    @nn.compact
-    def __call__(self, x: Float[Array, '... embed']) -> Float[Array, '... vocab']:
-        kernel = partitioning.param_with_axes(
-            'kernel',
-            nn.initializers.variance_scaling(1.0, 'fan_in', 'truncated_normal'),
-            (x.shape[-1], self.vocab_size),
-            jnp.float32,
-            axes=('embed', 'vocab'),
-        )
-        return jnp.matmul(x, kernel, preferred_element_type=jnp.float32)
 
 
 def _pairs(

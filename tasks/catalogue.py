@@ -1,0 +1,277 @@
+"""What tasks there are, under which names, and what their examples look like.
+
+A task is data set × format. One rule names them all, here and in SeqIO (`seqio_tasks`):
+
+    boolq_raw            <data set>_<format>
+    boolq_raw_digits     ..._<verbaliser>, where it is not the usual one of the format
+    scitail_t5.mnli      a template is a format too; `/` and `-` become `.`
+    boolq_raw_score      ..._score: one example for each candidate target, to be ranked
+
+A set that is named after a format does not repeat it: `winogrande_attempt` is ATTEMPT's input with
+ATTEMPT's bug, and WinoGrande's only task in that format.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from pt2tt_jax.errors import UserError, nearest
+from pt2tt_jax.features import Tokenizer
+
+from . import labels
+from .datasets import DATASETS, DataSet
+from .examples import Example, to_examples
+from .formats import FORMATS, Format, formatter
+from .patterns import ATTEMPT_PATTERNS, LMBFF_PATTERNS, MANUAL_PATTERNS, T5_PATTERNS
+from .readers import read, rows, split_file
+from .splits import SPLITS, comparison_rows
+from .templates import T5, Template
+
+# The words that each format was published with.
+USUAL_WORDS = {
+    'pretrain': 't5',
+    'raw': 't5',
+    'stripped': 't5',
+    'manual': 'manual',
+    'lmbff': 'lmbff',
+    'attempt': 'digits',
+}
+WORDINGS = {
+    'pretrain': T5_PATTERNS,
+    'manual': MANUAL_PATTERNS,
+    'lmbff': LMBFF_PATTERNS[42],
+    'attempt': ATTEMPT_PATTERNS,
+}
+BUGGED = 'winogrande_attempt'
+MEASURED = 1000  # rows that `show` counts tokens of
+
+
+class Entry(NamedTuple):
+    """One task: what it is called, and what it is made of."""
+
+    name: str
+    dataset: DataSet
+    format: str
+    verbaliser: str
+    templates: tuple[Template, ...] = ()
+
+    def formatter(self) -> Format:
+        """The function that writes a row down."""
+        return formatter(self.format, self.templates, self.verbaliser)
+
+    @property
+    def ranked(self) -> bool:
+        """Whether rows have candidate targets, so that labels can be scored."""
+        return self.dataset.labels is not None or bool(self.dataset.candidates)
+
+
+def entries() -> list[Entry]:
+    """Every data set in every format that it has."""
+    found = itertools.product(DATASETS.values(), USUAL_WORDS)
+    return [_entry(dataset, name) for dataset, name in found if has(dataset, name)]
+
+
+def has(dataset: DataSet, format: str) -> bool:
+    """Whether there is a wording of `format` for the set; values and names are always there."""
+    if dataset.name == BUGGED or (dataset.name, format) == ('winogrande', 'attempt'):
+        return (dataset.name, format) == (BUGGED, 'attempt')
+    return format not in WORDINGS or dataset.name in WORDINGS[format]
+
+
+def entry(name: str, templates: Iterable[Template] = ()) -> Entry:
+    """The task called `name`, also with any other verbaliser or template as its format.
+
+    Args:
+      templates: whose names may stand as a format, beside those of T5.
+
+    Raises:
+      UserError: the name fits no data set, format and verbaliser.
+    """
+    known = {one.name: one for one in entries()}
+    if name in known:
+        return known[name]
+    templates = tuple(templates)
+    spellings = {spelt(one): one for one in (*FORMATS, *(t.name for t in T5.values()))}
+    spellings |= {spelt(template.name): template.name for template in templates}
+    for dataset in sorted(DATASETS.values(), key=lambda one: len(one.name), reverse=True):
+        format, verbaliser = _parts(name.removeprefix(f'{dataset.name}_'), spellings)
+        if name.startswith(f'{dataset.name}_') and format in spellings:
+            return _entry(dataset, spellings[format], verbaliser, templates)
+    raise UserError(f'There is no task {name!r}. {nearest(name, known)}')
+
+
+def spelt(format: str) -> str:
+    """A format as it stands in a task's name: SeqIO allows neither `/` nor `-`."""
+    return format.replace('/', '.').replace('-', '.')
+
+
+def task_name(dataset: DataSet, format: str, verbaliser: str | None = None) -> str:
+    """The name that the rule gives."""
+    base = f'{dataset.name.removesuffix(f"_{format}")}_{spelt(format)}'
+    usual = verbaliser in (None, usual_words(dataset, format))
+    return base if usual else f'{base}_{verbaliser}'
+
+
+def usual_words(dataset: DataSet, format: str) -> str:
+    """The verbaliser that a format comes with; a template's is that of its family."""
+    family = format.partition('/')[0].partition('-')[0]
+    usual = USUAL_WORDS.get(family, family if family in labels.TABLES else 'names')
+    searched = usual != 'lmbff' or dataset.name in labels.LMBFF_WORDS
+    return usual if searched else 'manual'
+
+
+def _entry(
+    dataset: DataSet,
+    format: str,
+    verbaliser: str | None = None,
+    templates: tuple[Template, ...] = (),
+) -> Entry:
+    words = verbaliser or usual_words(dataset, format)
+    return Entry(task_name(dataset, format, words), dataset, format, words, templates)
+
+
+def _parts(rest: str, formats: Iterable[str]) -> tuple[str, str | None]:
+    format, _, verbaliser = rest.rpartition('_')
+    if rest not in formats and verbaliser in labels.VERBALISERS:
+        return format, verbaliser
+    return rest, None
+
+
+def wording(one: Entry) -> str:
+    """The task's input text with its slots."""
+    fields = one.dataset.fields
+    if one.format in WORDINGS:
+        return WORDINGS[one.format][one.dataset.name]
+    if one.format in ('raw', 'stripped'):
+        return ' '.join(f'{f}: {{{f}}}' if one.format == 'raw' else f'{{{f}}}' for f in fields)
+    known = {template.name: template.pattern for template in (*T5.values(), *one.templates)}
+    return known.get(one.format, one.format)
+
+
+def words(one: Entry) -> str:
+    """The task's targets, in short."""
+    if one.dataset.labels is None or one.verbaliser == 'options':
+        return 'free text'
+    found = labels.words(one.dataset, one.verbaliser)
+    return ' | '.join(found if len(found) < 7 else (*found[:2], '...', found[-1]))
+
+
+def examples(
+    one: Entry, split: str, data_dir: str | Path | None = None, protocol: str = 'official'
+) -> Iterator[Example]:
+    """The task's examples from files, one by one.
+
+    Args:
+      protocol: 'official' splits, or those of the 'comparison' (`splits`).
+    """
+    source = comparison_rows if protocol == 'comparison' else rows
+    given = source(one.dataset, split, data_dir)
+    return to_examples(one.dataset, given, one.formatter(), one.verbaliser, split)
+
+
+def sizes(dataset: DataSet, data_dir: str | Path | None = None) -> dict[str, int]:
+    """Rows of each split that has a file."""
+    found = {}
+    for split in SPLITS:
+        try:
+            found[split] = sum(1 for _ in read(split_file(dataset, split, data_dir)))
+        except UserError:
+            continue  # most sets lack a split or are not there
+    return found
+
+
+def table(data_dir: str | Path | None = None, match: str = '', width: int | None = None) -> str:
+    """All tasks whose name contains `match`, as a table; sizes and a text where files are at hand.
+
+    Sets in `data_dir` show their first example, all others the wording with its slots.
+    """
+    made = Table('task', 'source', 'kind', 'fields', 'targets', 'rows', 'input', box=None)
+    made.title = 'Rows are train/validation/test' if data_dir else None
+    for dataset, group in itertools.groupby(entries(), lambda one: one.dataset):
+        chosen = [one for one in group if match in one.name]
+        counts = sizes(dataset, data_dir) if chosen else {}
+        shown = '/'.join(str(counts.get(split, '-')) for split in SPLITS) if counts else ''
+        for one in chosen:
+            text = _first(one, counts, data_dir) if counts else wording(one)
+            fields = ', '.join(dataset.fields)
+            made.add_row(one.name, dataset.source, dataset.kind, fields, words(one), shown, text)
+    return _rendered(made, width)
+
+
+def _first(one: Entry, counts: dict[str, int], data_dir: str | Path | None) -> str:
+    split = 'validation' if 'validation' in counts else next(iter(counts))
+    text = next((example.inputs for example in examples(one, split, data_dir)), '')
+    return text if len(text) <= 200 else f'{text[:200]}...'
+
+
+def show(
+    one: Entry | str,
+    vocabulary: Tokenizer,
+    data_dir: str | Path | None = None,
+    split: str = 'validation',
+    count: int = 3,
+    input_length: int = 512,
+    prompt_length: int = 0,
+) -> str:
+    """`count` examples of a task as the model reads them, and how long its texts are.
+
+    Args:
+      vocabulary: counts tokens; every text has one more, the end of sequence.
+      input_length: the limit, `prompt_length` soft tokens included.
+
+    Raises:
+      UserError: there is no such task, or no file with its rows.
+    """
+    one = entry(one) if isinstance(one, str) else one
+    found = list(itertools.islice(examples(one, split, data_dir), MEASURED))
+    inputs = _lengths(vocabulary, [example.inputs for example in found])
+    targets = _lengths(vocabulary, [example.targets for example in found])
+    lines = [
+        f'{one.name}: {one.dataset.source}, format {one.format}, verbaliser {one.verbaliser}',
+        f'wording: {wording(one)}',
+        f'targets: {words(one)}',
+    ]
+    for example, length, target in zip(found[:count], inputs, targets, strict=False):
+        lines += [
+            '',
+            f'{example.key} ({length} + {target} tokens)',
+            f'  inputs:  {example.inputs}',
+            f'  targets: {example.targets}',
+        ]
+    return '\n'.join([*lines, '', *_summary(split, inputs, targets, input_length, prompt_length)])
+
+
+def _lengths(vocabulary: Tokenizer, texts: Sequence[str]) -> np.ndarray:
+    return np.array([len(ids) + 1 for ids in vocabulary.encode(texts)])
+
+
+def _summary(
+    split: str, inputs: np.ndarray, targets: np.ndarray, limit: int, prompt: int
+) -> Iterator[str]:
+    measured = f'first {len(inputs)} rows' if len(inputs) == MEASURED else f'{len(inputs)} rows'
+    for name, lengths in (('inputs', inputs), ('targets', targets)):
+        middle, high = np.percentile(lengths, (50, 95), method='lower')
+        yield (
+            f'tokens of {name} ({split}, {measured}): median {middle}, 95 % up to {high}, '
+            f'longest {lengths.max()}'
+        )
+    cut = np.mean(inputs + prompt > limit)
+    behind = f' behind a prompt of {prompt}' if prompt else ''
+    yield f'a limit of {limit} tokens{behind} cuts {cut:.1%} of the inputs'
+
+
+def _rendered(made: Table, width: int | None) -> str:
+    # Whole words wrap; a terminal's width is the reader's, a file has room.
+    width = width or shutil.get_terminal_size((200, 24)).columns
+    console = Console(file=io.StringIO(), width=width)
+    console.print(made, markup=False)
+    return console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]

@@ -1,0 +1,173 @@
+"""What SeqIO needs of us to feed the model: the vocabulary, and prompts as virtual tokens.
+
+This module imports SeqIO, and so TensorFlow. A soft prompt is a run of token ids from the size of
+the embedding table upwards, put before every input (`pt2tt_jax.features.virtual_tokens`); masks,
+positions and packing treat it like text. Lengths count the prompt in, and a text that does not
+fit behind it loses its end but keeps its EOS: what leaves here unpacked equals
+`pt2tt_jax.features.batch` of the same examples.
+
+With T5X, bind the arguments: `functools.partial(PromptedFeatureConverter, 32128, 100)` stands
+where it wants a converter class.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import seqio
+import tensorflow as tf
+
+from pt2tt_jax.features import EOS, virtual_tokens
+from pt2tt_jax.t5 import vocabulary as vocabularies
+from pt2tt_jax.t5.vocabulary import Vocabulary
+
+FeatureSpec = seqio.FeatureConverter.FeatureSpec
+Tensors = dict[str, tf.Tensor]
+Lengths = Mapping[str, int]
+
+
+class T5Vocabulary(seqio.Vocabulary):
+    """A `pt2tt_jax` vocabulary, from whichever file it was read, as SeqIO calls it."""
+
+    def __init__(self, vocabulary: Vocabulary):
+        super().__init__()
+        self.vocabulary = vocabulary
+
+    @property
+    def eos_id(self) -> int:
+        return self.vocabulary.eos_id
+
+    @property
+    def unk_id(self) -> int:
+        return self.vocabulary.pieces.index('<unk>')
+
+    @property
+    def _base_vocab_size(self) -> int:
+        return self.vocabulary.size
+
+    def _encode(self, s: str) -> Sequence[int]:
+        return self.vocabulary.encode([s])[0].tolist()
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text up to the first EOS; without virtual tokens, which SeqIO would call unknown."""
+        return self._decode(np.asarray(ids))
+
+    def _decode(self, ids: Iterable[int]) -> str:
+        return self.vocabulary.decode(ids)
+
+    def _encode_tf(self, s: tf.Tensor) -> tf.Tensor:
+        def encode(text: bytes) -> np.ndarray:
+            return self.vocabulary.encode([text.decode()])[0]
+
+        ids = tf.numpy_function(encode, [s], tf.int32, stateful=False)
+        ids.set_shape([None])
+        return ids
+
+    def _decode_tf(self, ids: tf.Tensor) -> tf.Tensor:
+        def decode(rows: np.ndarray) -> Any:
+            if rows.ndim == 1:
+                return self.vocabulary.decode(rows).encode()
+            return np.array([decode(row) for row in rows], object)
+
+        text = tf.numpy_function(decode, [ids], tf.string, stateful=False)
+        text.set_shape(ids.shape[:-1])
+        return text
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, T5Vocabulary)
+            and self.vocabulary.fingerprint == other.vocabulary.fingerprint
+        )
+
+    def __hash__(self) -> int:
+        return hash(self.vocabulary.fingerprint)
+
+    def __str__(self) -> str:
+        return f'T5Vocabulary({self.vocabulary.fingerprint})'
+
+
+def seqio_vocabulary(source: Vocabulary | str | Path, extra_ids: int = 100) -> seqio.Vocabulary:
+    """SeqIO's own vocabulary where `source` has a sentencepiece model, and ours otherwise.
+
+    Args:
+      source: a vocabulary that is loaded, or a folder or file as for
+        `pt2tt_jax.t5.vocabulary.load`.
+      extra_ids: sentinels behind the pieces of a sentencepiece model.
+    """
+    if isinstance(source, Vocabulary):
+        return T5Vocabulary(source)
+    path = Path(source)
+    model = path if path.suffix == '.model' else path / 'spiece.model'
+    if model.is_file() and not (path / 'tokenizer.json').is_file():
+        return seqio.SentencePieceVocabulary(str(model), extra_ids=extra_ids)
+    return T5Vocabulary(vocabularies.load(path))
+
+
+class PromptedFeatureConverter(seqio.EncDecFeatureConverter):
+    """T5X's features, with `prompt_length` virtual tokens before every input.
+
+    Args:
+      vocab_size: rows of the backbone's embedding table.
+      prompt_length: soft tokens; `task_feature_lengths['inputs']` counts them in.
+      first: row of the prompt table that the first of them stands for.
+      kwargs: `pack` and the like, as for `seqio.EncDecFeatureConverter`.
+    """
+
+    def __init__(self, vocab_size: int, prompt_length: int, first: int = 0, **kwargs: Any):
+        super().__init__(**kwargs)
+        self._prompt = virtual_tokens(vocab_size, prompt_length, first)
+
+    def _convert_features(
+        self, ds: tf.data.Dataset, task_feature_lengths: Lengths
+    ) -> tf.data.Dataset:
+        put = functools.partial(_behind, self._prompt, task_feature_lengths['inputs'])
+        ds = ds.map(lambda row: {**row, 'inputs': put(row['inputs'])}, tf.data.AUTOTUNE)
+        return super()._convert_features(ds, task_feature_lengths)
+
+
+def _behind(prompt: np.ndarray, length: int, ids: tf.Tensor) -> tf.Tensor:
+    """`ids` behind the prompt, cut so that both and EOS fit into `length`."""
+    room = length - len(prompt)
+    cut = tf.concat([ids[: room - 1], [EOS]], axis=0)
+    return tf.concat([prompt, tf.cond(tf.size(ids) > room, lambda: cut, lambda: ids)], axis=0)
+
+
+class LessonFeatureConverter(PromptedFeatureConverter):
+    """Stage 1: beside the student's features, the same rows under a template for the teacher.
+
+    Task features are `inputs`, `teacher_inputs` and `targets`. Student and teacher answer the
+    same decoder features; packed, they share their segments.
+    """
+
+    TASK_FEATURES = {
+        **seqio.EncDecFeatureConverter.TASK_FEATURES,
+        'teacher_inputs': FeatureSpec(dtype=tf.int32),
+    }
+    MODEL_FEATURES = {
+        **seqio.EncDecFeatureConverter.MODEL_FEATURES,
+        'teacher_encoder_input_tokens': FeatureSpec(dtype=tf.int32),
+    }
+    PACKING_FEATURE_DTYPES = {
+        **seqio.EncDecFeatureConverter.PACKING_FEATURE_DTYPES,
+        'teacher_encoder_segment_ids': tf.int32,
+        'teacher_encoder_positions': tf.int32,
+    }
+
+    def _convert_example(self, features: Tensors) -> Tensors:
+        made = {
+            **super()._convert_example(features),
+            'teacher_encoder_input_tokens': features['teacher_inputs'],
+        }
+        for kind in ('segment_ids', 'positions') if self.pack else ():
+            made[f'teacher_encoder_{kind}'] = features[f'teacher_inputs_{kind}']
+        return made
+
+    def get_model_feature_lengths(self, task_feature_lengths: Lengths) -> Lengths:
+        lengths = dict(super().get_model_feature_lengths(task_feature_lengths))
+        kinds = ('input_tokens', *(('segment_ids', 'positions') if self.pack else ()))
+        teacher = task_feature_lengths['teacher_inputs']
+        return lengths | {f'teacher_encoder_{kind}': teacher for kind in kinds}

@@ -1,0 +1,85 @@
+"""What importing costs: little time, and no TensorFlow; `--help` costs no JAX."""
+
+from __future__ import annotations
+
+import json
+import pkgutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import pytest
+
+import pt2tt_jax
+
+HEAVY = ('tensorflow', 'seqio', 't5x', 'torch', 'transformers', 'clu')
+PROGRAM = 'import sys, json, {modules}; print(json.dumps(sorted(sys.modules)))'
+
+
+def run(*arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def fastest(call: Callable[[], object], enough: float, tries: int = 3) -> float:
+    """Seconds of the fastest of some calls; the first that is fast enough ends it."""
+    best = float('inf')
+    for _ in range(tries):
+        start = time.monotonic()
+        call()
+        best = min(best, time.monotonic() - start)
+        if best < enough:
+            break
+    return best
+
+
+def loaded_by(*modules: str) -> set[str]:
+    return set(json.loads(run('-c', PROGRAM.format(modules=', '.join(modules)))))
+
+
+def submodules() -> list[str]:
+    """All but `t5x`; in a checkout `tasks` lies beside the package."""
+    paths = {'pt2tt_jax.': pt2tt_jax.__path__, 'pt2tt_jax.tasks.': pt2tt_jax.tasks.__path__}
+    walks = (pkgutil.walk_packages(path, prefix) for prefix, path in paths.items())
+    names = {module.name for walk in walks for module in walk}
+    return sorted(names - {'pt2tt_jax.t5x'})
+
+
+def test_import_is_quick():
+    assert fastest(lambda: run('-c', 'import pt2tt_jax'), enough=2.0) < 2.0
+
+
+def test_import_loads_nothing_heavy():
+    assert not loaded_by('pt2tt_jax') & {*HEAVY, 'jax', 'numpy'}
+
+
+def test_no_submodule_loads_tensorflow():
+    names = submodules()
+    assert {'pt2tt_jax.run', 'pt2tt_jax.tasks.readers', 'pt2tt_jax.methods.pt2tt'} <= set(names)
+    assert not loaded_by(*names) & set(HEAVY)
+
+
+def test_submodules_are_there_on_demand():
+    for name in pt2tt_jax.__all__:
+        assert getattr(pt2tt_jax, name).__name__ == f'pt2tt_jax.{name}'
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        pt2tt_jax.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize('command', [(), ('run',), ('demo',), ('predict',)])
+def test_help_answers_at_once(command):
+    seconds = fastest(lambda: run('-m', 'pt2tt_jax.cli', *command, '--help'), enough=1.0)
+    assert seconds < 1.0
+
+
+def test_help_lists_commands_and_defaults():
+    commands = run('-m', 'pt2tt_jax.cli', '--help')
+    for name in ('demo', 'run', 'transfer', 'tune', 'eval', 'predict', 'report'):
+        assert f'\n    {name} ' in commands
+    defaults = run('-m', 'pt2tt_jax.cli', 'run', '--help')
+    for line in ('Transfer.steps 300', 'Tune.seeds (0, 1, 2)', "Model.name 'flan-demo'"):
+        assert line in ' '.join(defaults.split())
