@@ -42,8 +42,8 @@ class Checkpoints:
         except (OSError, ValueError) as error:
             raise UserError(
                 f'The checkpoint of step {step} could not be written to {self.directory} '
-                f'({error}). Make room and start the same command again; it goes on from the '
-                'checkpoint before.'
+                f'({_reason(error)}). Make room and start the same command again; it goes on '
+                'from the checkpoint before.'
             ) from error
 
     def restore(self, initial: T) -> T:
@@ -64,10 +64,9 @@ class Checkpoints:
                 found: Any = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
                 return found
         except Exception as error:  # Orbax has no error class of its own
-            reason = textwrap.shorten(str(error) or type(error).__name__, 150, placeholder=' ...')
             raise UserError(
-                f'The checkpoint {path} cannot be read ({reason}). Remove that folder to go on '
-                'from the one before.'
+                f'The checkpoint {path} cannot be read ({_reason(error)}). Remove that folder to '
+                'go on from the one before.'
             ) from error
         raise UserError(
             f'The checkpoint {path} is of another run ({different}); choose another output folder.'
@@ -78,6 +77,11 @@ class Checkpoints:
 
     def __exit__(self, *_) -> None:
         self._manager.close()
+
+
+def _reason(error: Exception) -> str:
+    """The start of a message of Orbax, which may go on for pages."""
+    return textwrap.shorten(str(error) or type(error).__name__, 150, placeholder=' ...')
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:

@@ -149,7 +149,9 @@ def prepare(
     students = {split: scribe.student(split, rows[split]) for split in SPLITS}
     for split, encoded in students.items():
         _warn_cut(split, encoded)
-    taught = _sample(rows['train'], lesson_rows, settings.seed) if lesson_rows else rows['train'][:1]
+    taught = (
+        _sample(rows['train'], lesson_rows, settings.seed) if lesson_rows else rows['train'][:1]
+    )
     return Prepared(
         name=source.name,
         fields=source.fields,

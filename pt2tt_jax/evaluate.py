@@ -78,7 +78,8 @@ def _ask(model: Model, split: Encoded, size: int, answer: Answer) -> list[Any]:
     for start in range(0, len(order), size):
         rows = order[start : start + size]
         inputs = [np.concatenate([model.prompt, split.inputs[i]]) for i in np.resize(rows, size)]
-        tokens = features.padded(inputs)
+        longest = max(map(len, inputs))
+        tokens = features.padded(inputs, features.bucket(longest, per_doubling=2))
         said = jax.device_get(answer(tokens, decoding.encode(model.module, variables, tokens)))
         for place, row in enumerate(rows):
             out[row] = jax.tree.map(lambda leaf, place=place: leaf[place], said)

@@ -96,6 +96,4 @@ def template_kl(
 def _log_rest(logits, ids):
     """Log of the probability that softmax(logits) gives to everything but `ids`."""
     others = jnp.put_along_axis(logits, ids, -jnp.inf, axis=-1, inplace=False)
-    # A floor keeps 0 * log 0 away where the kept outcomes are all there is.
-    rest = jax.nn.logsumexp(jnp.maximum(others, -1e30), axis=-1)
-    return rest - jax.nn.logsumexp(logits, axis=-1)
+    return jax.nn.logsumexp(others, axis=-1) - jax.nn.logsumexp(logits, axis=-1)

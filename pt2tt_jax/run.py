@@ -177,6 +177,7 @@ def stage1(job: Job) -> transfer.Transferred:
         held.subset(rows),
         settings,
         job.folder / 'transfer',
+        init=tune.initialiser(settings.init, job.backbone, job.prepared.labels),
         mesh=job.mesh,
     )
 

@@ -153,6 +153,7 @@ class Transfer(Recipe):
       length: m, tokens of a source prompt.
       targets: what y is: 'gold' target, 'teacher' (decoded from the teacher, no label needed), or
         'first' (the first target token only, no label needed).
+      init: of the prompts; as `Tune.init`.
       top_k: likeliest tokens of the teacher that are kept apart; 0 keeps all of them.
       held_out: examples that the choice among templates is measured on, at most.
       seed: of initial prompts and batches.
@@ -162,6 +163,7 @@ class Transfer(Recipe):
     batch_size: int = 16
     length: int = 20
     targets: str = 'gold'
+    init: str = 'vocabulary'
     top_k: int = 512
     held_out: int = 256
     seed: int = 0
@@ -265,7 +267,8 @@ def _open(name: str):
 
 
 # Before gin's own readers: its search paths cannot be taken back, and it logs names not found.
-gin.config._FILE_READERS.insert(0, (_open, lambda name: bool(_folders and _find(name))))
+_readers: list = gin.config._FILE_READERS  # pyright: ignore
+_readers.insert(0, (_open, lambda name: bool(_folders and _find(name))))
 
 
 def _check_used(name: str) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -110,8 +111,8 @@ def entry(name: str, templates: Iterable[Template] = ()) -> Entry:
 
 
 def spelt(format: str) -> str:
-    """A format as it stands in a task's name: SeqIO allows neither `/` nor `-`."""
-    return format.replace('/', '.').replace('-', '.')
+    """A format as it stands in a task's name: SeqIO allows neither `/` nor `-` nor spaces."""
+    return re.sub(r'[^\w.:#]', '.', format)
 
 
 def task_name(dataset: DataSet, format: str, verbaliser: str | None = None) -> str:

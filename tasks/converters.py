@@ -15,7 +15,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import seqio
@@ -59,19 +59,26 @@ class T5Vocabulary(seqio.Vocabulary):
     def _decode(self, ids: Iterable[int]) -> str:
         return self.vocabulary.decode(ids)
 
-    def _encode_tf(self, s: tf.Tensor) -> tf.Tensor:
-        def encode(text: bytes) -> np.ndarray:
-            return self.vocabulary.encode([text.decode()])[0]
+    def _encode_tf(self, s: tf.Tensor) -> tf.Tensor | tf.RaggedTensor:
+        """Ids of one text, or of each of several."""
 
-        ids = tf.numpy_function(encode, [s], tf.int32, stateful=False)
-        ids.set_shape([None])
-        return ids
+        def encode(texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            rows = self.vocabulary.encode([text.decode() for text in texts])
+            lengths = np.array([len(ids) for ids in rows], np.int32)
+            return np.concatenate([np.zeros(0, np.int32), *rows]), lengths
+
+        texts = tf.reshape(s, [-1])
+        ids, lengths = tf.numpy_function(encode, [texts], [tf.int32, tf.int32], stateful=False)
+        ids, lengths = tf.ensure_shape(ids, [None]), tf.ensure_shape(lengths, [None])
+        if s.shape.rank == 0:
+            return ids
+        return tf.RaggedTensor.from_row_lengths(ids, lengths)  # pyright: ignore
 
     def _decode_tf(self, ids: tf.Tensor) -> tf.Tensor:
         def decode(rows: np.ndarray) -> Any:
             if rows.ndim == 1:
-                return self.vocabulary.decode(rows).encode()
-            return np.array([decode(row) for row in rows], object)
+                return self.vocabulary.decode(rows)
+            return np.array([self.vocabulary.decode(row) for row in rows], object)
 
         text = tf.numpy_function(decode, [ids], tf.string, stateful=False)
         text.set_shape(ids.shape[:-1])
@@ -143,15 +150,15 @@ class LessonFeatureConverter(PromptedFeatureConverter):
     same decoder features; packed, they share their segments.
     """
 
-    TASK_FEATURES = {
+    TASK_FEATURES: ClassVar = {
         **seqio.EncDecFeatureConverter.TASK_FEATURES,
         'teacher_inputs': FeatureSpec(dtype=tf.int32),
     }
-    MODEL_FEATURES = {
+    MODEL_FEATURES: ClassVar = {
         **seqio.EncDecFeatureConverter.MODEL_FEATURES,
         'teacher_encoder_input_tokens': FeatureSpec(dtype=tf.int32),
     }
-    PACKING_FEATURE_DTYPES = {
+    PACKING_FEATURE_DTYPES: ClassVar = {
         **seqio.EncDecFeatureConverter.PACKING_FEATURE_DTYPES,
         'teacher_encoder_segment_ids': tf.int32,
         'teacher_encoder_positions': tf.int32,

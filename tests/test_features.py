@@ -106,7 +106,9 @@ def test_buckets_fit_and_are_few():
     lengths = range(1, 2049)
     found = [features.bucket(length) for length in lengths]
     assert found == sorted(found)
-    assert all(length <= size < max(9, 1.5 * length) for length, size in zip(lengths, found))
+    assert all(
+        length <= size < max(9, 1.5 * length) for length, size in zip(lengths, found, strict=True)
+    )
     assert len(set(found)) < 20
     assert all(features.bucket(size) == size for size in found)
 

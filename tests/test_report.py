@@ -2,22 +2,9 @@
 
 from __future__ import annotations
 
-import copy
-import csv
-import json
 import math
-import re
-import statistics
-import subprocess
-import sys
-from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
-import pytest
-
-from pt2tt_jax import report, report_plots, report_rows
-from pt2tt_jax.errors import UserError
 
 KL = [0.412, 0.187, 0.093, 0.041, 0.058, 0.236, 0.151, 0.077]
 TEACHER = [0.700, 0.740, 0.780, 0.827, 0.847, 0.780, 0.813, 0.800]
@@ -89,18 +76,48 @@ def finished() -> dict:
         'version': '0.1.0',
         'created': '2026-11-21T10:00:00',
         'command': 'pt2tt demo --out runs/demo',
-        'machine': {'platform': 'Linux', 'cpu_count': 2, 'devices': ['cpu:0'], 'jax': '0.10.2', 'python': '3.11.7'},
+        'machine': {
+            'platform': 'Linux',
+            'cpu_count': 2,
+            'devices': ['cpu:0'],
+            'jax': '0.10.2',
+            'python': '3.11.7',
+        },
         'settings': {
             'Model': {'name': 'flan-demo', 'dtype': 'float32'},
             'Data': {'task': 'demo_sentiment', 'input_format': 'stripped', 'fields': ['text']},
-            'Transfer': {'steps': 100, 'length': 20, 'batch_size': 16, 'learning_rate': 0.3, 'targets': 'gold'},
-            'Tune': {'steps': 100, 'length': 40, 'seeds': [0, 1, 2], 'methods': ['pt2tt', 'prompt']},
+            'Transfer': {
+                'steps': 100,
+                'length': 20,
+                'batch_size': 16,
+                'learning_rate': 0.3,
+                'targets': 'gold',
+            },
+            'Tune': {
+                'steps': 100,
+                'length': 40,
+                'seeds': [0, 1, 2],
+                'methods': ['pt2tt', 'prompt'],
+            },
         },
-        'backbone': {'name': 'flan-demo', 'fingerprint': 'ab12', 'version': '1.1', 'parameters': 76961152},
+        'backbone': {
+            'name': 'flan-demo',
+            'fingerprint': 'ab12',
+            'version': '1.1',
+            'parameters': 76961152,
+        },
         'data': {
-            'name': 'demo_sentiment', 'fields': ['text'], 'labels': ['negative', 'positive'],
-            'train': 240, 'validation': 60, 'test': 150, 'cut': {'train': 0, 'validation': 0, 'test': 2},
-            'input_format': 'stripped', 'verbaliser': 'names', 'reported_on': 'test', 'majority': 0.5,
+            'name': 'demo_sentiment',
+            'fields': ['text'],
+            'labels': ['negative', 'positive'],
+            'train': 240,
+            'validation': 60,
+            'test': 150,
+            'cut': {'train': 0, 'validation': 0, 'test': 2},
+            'input_format': 'stripped',
+            'verbaliser': 'names',
+            'reported_on': 'test',
+            'majority': 0.5,
             'note': 'validation: 60 examples held out of train',
         },
         'zero_shot': {
@@ -110,5 +127,10 @@ def finished() -> dict:
         },
         'transfer': stage1(),
         'tuned': {method: tuned(method) for method in ('pt2tt', 'prompt')},
-        'seconds': {'zero_shot': 20.1, 'transfer': 100.0, 'tuned/pt2tt': 80.0, 'tuned/prompt': 79.2},
-    }  # fmt: skip
+        'seconds': {
+            'zero_shot': 20.1,
+            'transfer': 100.0,
+            'tuned/pt2tt': 80.0,
+            'tuned/prompt': 79.2,
+        },
+    }

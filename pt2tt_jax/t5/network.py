@@ -22,7 +22,7 @@ from pt2tt_jax.t5.layers import Attention, Embed, LayerNorm, Logits, Mlp, Relati
 
 
 class EncoderLayer(nn.Module):
-    """Self-attention and feed-forward, each behind a norm and with a residual; [batch, length, embed]."""
+    """Self-attention and feed-forward, each after a norm and with a residual."""
 
     config: T5Config
 
@@ -38,7 +38,7 @@ class EncoderLayer(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Self-attention, attention to the encoded text, feed-forward; [batch, targets, embed]."""
+    """Self-attention, attention to the encoded text, feed-forward."""
 
     config: T5Config
 

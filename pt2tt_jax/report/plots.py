@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from pt2tt_jax.report_rows import METHODS, Row, percent
+from pt2tt_jax.report.rows import METHODS, Row, percent
 
 COLOURS = {
     'ink': '#1b1b1c',
@@ -87,7 +87,7 @@ def svg(panel: Panel) -> str:
     from matplotlib.figure import Figure
 
     out = io.StringIO()
-    with rc_context(STYLE):
+    with rc_context(STYLE):  # pyright: ignore[reportArgumentType]
         figure = Figure(figsize=SIZE, layout='constrained')
         panel.draw(figure)
         figure.savefig(out, format='svg', transparent=True, metadata={'Date': None})
@@ -109,7 +109,7 @@ def png(panels: Sequence[Panel], title: str) -> bytes:
     across = min(2, max(1, len(panels)))
     down = max(1, math.ceil(len(panels) / across))
     out = io.BytesIO()
-    with rc_context(STYLE):
+    with rc_context(STYLE):  # pyright: ignore[reportArgumentType]
         figure = Figure(
             figsize=(SIZE[0] * across, (SIZE[1] + 0.3) * down + 0.4), layout='constrained'
         )
@@ -335,7 +335,7 @@ def _plain_log(axes) -> None:
 
 
 def _label_ends(axes, ends: Sequence[tuple[str, float, str]], gap: float = 0.055) -> None:
-    """Writes (label, value, colour) beside the right end of each line, moved so that none overlap."""
+    """Writes (label, value, colour) beside the end of each line, moved so that none overlap."""
     axes.set_ylim(axes.get_ylim())
     to_axes = axes.transScale + axes.transLimits
     ends = sorted(ends, key=lambda end: end[1])

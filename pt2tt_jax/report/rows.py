@@ -117,7 +117,7 @@ def _tuned(results: Results) -> list[Row]:
         seeds = {run['seed']: run['accuracy'] for run in runs if 'accuracy' in run}
         each = f'{_counted(seeds)}: {", ".join(map(percent, seeds.values()))}'
         more = {'key': method, 'seeds': seeds, 'parameters': found.get('parameters')}
-        name = METHODS.get(method, method)
+        name = METHODS.get(method, str(method))
         rows.append(_row(results, 'tuned', name, runs, [each] if seeds else [], **more))
     return rows
 
@@ -245,8 +245,9 @@ def _precision(results: Results) -> list[str]:
         return []
     data, row = results['data'], rows[-1]
     return [
-        f'Everything is measured on the same {data.get("test", "")} {data.get("reported_on", "test")} '
-        f'examples: an accuracy near {percent(row.scores["accuracy"])} % has a standard error of '
+        f'Everything is measured on the same {data.get("test", "")} '
+        f'{data.get("reported_on", "test")} examples: an accuracy near '
+        f'{percent(row.scores["accuracy"])} % has a standard error of '
         f'{percent(row.stderr or 0.0)} points from their number alone.'
     ]
 
@@ -284,7 +285,7 @@ def missing(results: Results) -> list[str]:
     for method in wanted.get('methods', ()):
         done = {run['seed'] for run in tuned.get(method, {}).get('seeds', ())}
         left = [seed for seed in wanted.get('seeds', ()) if seed not in done]
-        name = METHODS.get(method, method)
+        name = METHODS.get(method, str(method))
         parts[f'{name}, {_counted(left)}' if done else name] = bool(done) and not left
     return [part for part, there in parts.items() if not there]
 

@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pt2tt_jax import report_plots
 from pt2tt_jax.errors import UserError
-from pt2tt_jax.report_rows import (
+from pt2tt_jax.report import plots
+from pt2tt_jax.report.rows import (
     METHODS,
     Results,
     Row,
@@ -57,10 +57,10 @@ def write(folder: Path) -> dict[str, Path]:
     """
     results = load(folder / 'results.json')
     rows = compare(results)
-    panels = report_plots.panels(results, rows, headline(rows))
+    panels = plots.panels(results, rows, headline(rows))
     contents = {
         'html': page(results, rows, panels).encode(),
-        'png': report_plots.png(panels, title(results)),
+        'png': plots.png(panels, title(results)),
         'md': markdown(results, rows).encode(),
         'csv': comma_separated(rows).encode(),
     }
@@ -213,7 +213,7 @@ def _literal(text: str) -> str:
     return re.sub(r'([\\`*_\[\]<>|~&#])', r'\\\1', ' '.join(text.split()))
 
 
-def page(results: Results, rows: Sequence[Row], panels: Sequence[report_plots.Panel]) -> str:
+def page(results: Results, rows: Sequence[Row], panels: Sequence[plots.Panel]) -> str:
     """The whole page: nothing in it is fetched, and everything from the data is escaped."""
     import jinja2
 
@@ -231,14 +231,14 @@ def page(results: Results, rows: Sequence[Row], panels: Sequence[report_plots.Pa
         cards=[(_where(row), _score(row, 'accuracy'), row) for row in headline(rows)],
         findings=findings(results),
         missing=missing(results),
-        figures=[(panel, report_plots.svg(panel)) for panel in panels],
+        figures=[(panel, plots.svg(panel)) for panel in panels],
         headers=headers(metrics),
         groups={heading: lines for heading, lines in groups.items() if lines},
         legend=LEGEND,
         templates=_templates(results, rows),
         seeds=_seeds(results),
         made=_made(results),
-        colours=report_plots.COLOURS,
+        colours=plots.COLOURS,
     )
 
 

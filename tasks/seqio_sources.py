@@ -1,0 +1,144 @@
+"""Where the rows of SeqIO tasks come from: TFDS, or files. Imports SeqIO, and so TensorFlow.
+
+Both kinds of source hand a row on as JSON text, so that everything behind them is one function.
+A row that does not fit its data set is noticed here, where its place is known.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import seqio
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from pt2tt_jax.errors import UserError, nearest
+
+from . import splits
+from .datasets import DataSet, Row
+from .parsing import identity, parse
+from .readers import rows as file_rows
+
+IN_MEMORY = 20_000
+CHUNK = 64  # rows between Python and TensorFlow at a time: each crossing costs as much as ten
+
+Protocol = Literal['official', 'comparison']
+Read = Callable[[str], Iterator[Row]]  # official split -> its rows, in the order of the source
+
+
+def data_source(
+    dataset: DataSet,
+    data_dir: str | Path | None = None,
+    protocol: Protocol = 'official',
+    tfds_dir: str | Path | None = None,
+) -> seqio.DataSource:
+    """The rows of a data set, as {'row': JSON text, 'split': name}."""
+    files = data_dir is not None or dataset.source.startswith('demo/')
+    read: Read = functools.partial(file_rows, dataset, data_dir=data_dir)
+    if not files:
+        read = functools.partial(tfds_rows, dataset, data_dir=tfds_dir)
+
+    def dataset_fn(split: str, shuffle_files: bool, seed: int | None = None) -> tf.data.Dataset:
+        def chunks() -> Iterator[dict[str, list[str]]]:
+            rows = ordered(dataset, split, read, protocol, shuffle_files)
+            while chunk := list(itertools.islice(rows, CHUNK)):
+                texts = [json.dumps(row, ensure_ascii=False) for row in chunk]
+                yield {'row': texts, 'split': [split] * len(chunk)}
+
+        texts = tf.TensorSpec([None], tf.string)
+        signature = {'row': texts, 'split': texts}
+        return tf.data.Dataset.from_generator(chunks, output_signature=signature).unbatch()
+
+    others = () if protocol == 'comparison' else dataset.splits.values()
+    more = ('validation_mismatched',) if dataset.name == 'mnli' and others else ()
+    return seqio.FunctionDataSource(dataset_fn, splits=(*splits.SPLITS, *others, *more))
+
+
+def ordered(
+    dataset: DataSet, split: str, read: Read, protocol: Protocol, shuffled: bool
+) -> Iterator[Row]:
+    """The rows of a split, in hash order if they are few and about to be shuffled anyway."""
+    rows = read(split) if protocol == 'official' else _compared(dataset, split, read)
+    if not shuffled:
+        return rows
+    first = list(itertools.islice(rows, IN_MEMORY + 1))
+    if len(first) > IN_MEMORY:
+        return itertools.chain(first, rows)
+    order = splits.order(dataset, split, [identity(row) for row in first])
+    return (first[index] for index in order)
+
+
+def _compared(dataset: DataSet, split: str, read: Read) -> Iterator[Row]:
+    """The rows that the comparison calls `split`, in two passes: identities, then rows."""
+    part = splits.part(dataset, split)
+    if part == splits.Part(part.split):
+        return read(part.split)
+    identities = [identity(row) for row in read(part.split)]
+    used = set(splits.indices(dataset, split, identities))
+    return (row for index, row in enumerate(read(part.split)) if index in used)
+
+
+def tfds_rows(
+    dataset: DataSet, split: str, data_dir: str | Path | None = None
+) -> Iterator[dict[str, Any]]:
+    """The rows of a split of TFDS as plain Python, in its order.
+
+    Raises:
+      UserError: the set is not downloaded or lacks the split, or a row does not fit it.
+    """
+    builder = _builder(dataset, data_dir)
+    known = builder.info.splits
+    name = dataset.official(split) if dataset.official(split) in known else split
+    if name not in known:
+        raise UserError(f'No split {split!r} in {dataset.builder} of TFDS. {nearest(split, known)}')
+    given = builder.as_dataset(split=name, shuffle_files=False)  # pyright: ignore[reportCallIssue]
+    for number, tensors in enumerate(given.as_numpy_iterator()):
+        try:
+            row = plain(tensors)
+            parse(dataset, row)
+        except UnicodeDecodeError as error:
+            place = f'{dataset.builder}/{name} of TFDS, row {number}'
+            raise UserError(f'{place}: not UTF-8 text ({error.reason}).') from error
+        except UserError as error:
+            raise UserError(f'{dataset.builder}/{name} of TFDS, row {number}: {error}') from error
+        yield row
+
+
+def _builder(dataset: DataSet, data_dir: str | Path | None) -> tfds.core.DatasetBuilder:
+    where = str(data_dir) if data_dir is not None else None
+    override = seqio.utils.LazyTfdsLoader(data_dir=where).data_dir  # T5X's --tfds_data_dir wins
+    command = f'tfds build {dataset.builder}' + (f' --data_dir={override}' if override else '')
+    try:
+        builder = tfds.builder(dataset.builder, data_dir=override)
+    except (tfds.core.DatasetNotFoundError, ValueError) as error:
+        raise UserError(
+            f'TFDS has no {dataset.builder} here ({_first_line(error)}); where there is a network, '
+            f'download it with: {command}'
+        ) from error
+    if not builder.is_prepared():
+        raise UserError(
+            f'{dataset.builder} of TFDS is not downloaded; download it with: {command}, or name '
+            'a data directory with JSON-lines files.'
+        )
+    return builder
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition('\n')[0].rstrip('.')
+
+
+def plain(value: Any) -> Any:
+    """A value of TFDS as JSON would have it: text, numbers, lists and dicts."""
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, bytes):
+        return value.decode()
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    return [plain(item) for item in value] if isinstance(value, list) else value

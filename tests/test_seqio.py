@@ -1,0 +1,468 @@
+"""SeqIO tasks against our own pipeline: texts, tokens, batches, packing, metrics, errors."""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import itertools
+import json
+import resource
+import zlib
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from pt2tt_jax.tasks import catalogue
+from pt2tt_jax.tasks.datasets import dataset
+from pt2tt_jax.tasks.splits import comparison_rows
+from pt2tt_jax.tasks.templates import Template
+
+from pt2tt_jax import backbone as backbones
+from pt2tt_jax import data, evaluate, features, prepared, run
+from pt2tt_jax.backbone import Backbone
+from pt2tt_jax.errors import UserError
+from pt2tt_jax.settings import Data, Model, Settings, Transfer, Tune
+from pt2tt_jax.t5.vocabulary import Vocabulary
+
+seqio = pytest.importorskip('seqio')
+from pt2tt_jax.tasks import converters, seqio_evaluation, seqio_sources, seqio_tasks  # noqa: E402
+
+tf = pytest.importorskip('tensorflow')
+LENGTHS = {'inputs': 12, 'targets': 4}
+OWN = Template('own/any/0', 'Read: {text} Now: {options_}')
+
+
+def sentence(number: int, most: int = 9) -> str:
+    rng = np.random.default_rng(number)
+    return ' '.join(f'w{i}' for i in rng.integers(0, 90, rng.integers(1, most)))
+
+
+def label_rows(count: int, fields: tuple[str, ...]) -> list[dict]:
+    return [
+        {**{f: sentence(7 * i + k) for k, f in enumerate(fields)}, 'label': i % 2, 'idx': i}
+        for i in range(count)
+    ]
+
+
+ROWS = {
+    'glue/sst2': label_rows(30, ('sentence',)),
+    'super_glue/boolq': label_rows(20, ('question', 'passage')),
+    'super_glue/copa': label_rows(10, ('premise', 'choice1', 'choice2', 'question')),
+    'super_glue/record': [
+        {
+            'query': f'w1 @placeholder {i}',
+            'passage': 'w2 .\n@highlight\nw3',
+            'entities': ['w4', 'w5', 'w6'],
+            'answers': ['w5', 'w6'][: 1 + i % 2],
+            'idx': {'passage': i, 'query': 1},
+        }
+        for i in range(6)
+    ],
+    'squad': [
+        {
+            'id': f'q{i}',
+            'title': 'A_Title',
+            'context': sentence(i),
+            'question': 'w1 w2?',
+            'answers': {'text': ['w3 w4', 'w3'], 'answer_start': [0, 0]},
+        }
+        for i in range(6)
+    ],
+    'e2e': [{'meaning_representation': 'w1[w2]', 'human_reference': 'w3 ä'}] * 3,
+}
+
+
+def write_rows(folder: Path, source: str, rows: list[dict]) -> None:
+    (folder / source).mkdir(parents=True, exist_ok=True)
+    lines = '\n'.join(json.dumps(row) for row in rows)
+    for split in ('train', 'validation'):
+        with gzip.open(folder / source / f'{split}.jsonl.gz', 'wt') as file:
+            file.write(lines)
+
+
+@pytest.fixture(scope='module')
+def data_dir(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp('rows')
+    for source, rows in ROWS.items():
+        write_rows(folder, source, rows)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def two_words() -> Vocabulary:
+    """Every word is one of the two labels of demo_sentiment, so that a random model names one."""
+    pieces = ('<pad>', '</s>', '<unk>', 'negative', 'positive')
+
+    def encode(texts: list[str]) -> list[list[int]]:
+        known = {'negative': 3, 'positive': 4}
+        return [[known.get(w, 3 + zlib.crc32(w.encode()) % 2) for w in t.split()] for t in texts]
+
+    return Vocabulary(pieces, 'two', encode, lambda ids: ' '.join(pieces[i] for i in ids))
+
+
+@pytest.fixture(autouse=True)
+def _registered(data_dir, toy_vocabulary):
+    seqio_tasks.register(toy_vocabulary, data_dir, templates=[OWN])
+
+
+# --- Texts and tokens
+
+
+SHOWN = [
+    *('sst2_raw', 'sst2_pretrain', 'sst2_manual_digits', 'sst2_own.any.0', 'boolq_attempt'),
+    *('copa_raw', 'record_stripped', 'squad_pretrain', 'squad_attempt', 'e2e_raw'),
+    *('demo_sentiment_manual', 'demo_entailment_stripped'),
+]
+
+
+@pytest.mark.parametrize('name', SHOWN)
+def test_examples_equal_our_own(name, data_dir, toy_vocabulary):
+    one = catalogue.entry(name, [OWN])
+    if name not in seqio.TaskRegistry.names():
+        source = seqio_sources.data_source(one.dataset, data_dir)
+        seqio_tasks.add(one, source, converters.T5Vocabulary(toy_vocabulary))
+    ours = list(catalogue.examples(one, 'validation', data_dir))
+    encoded = features.encode(ours, toy_vocabulary, input_length=12, target_length=4)
+    found = list(seqio_tasks.read(name, 'validation', LENGTHS))
+    assert len(found) == len(ours) >= 3
+    for i, (theirs, own) in enumerate(zip(found, ours, strict=True)):
+        assert np.array_equal(theirs['inputs'], encoded.inputs[i])
+        assert np.array_equal(theirs['targets'], encoded.targets[i])
+        assert theirs['inputs_pretokenized'].decode() == own.inputs
+        assert theirs['key'].decode() == own.key
+        assert theirs['label'] == encoded.labels[i]
+        seen = told(theirs)
+        assert (seen.targets, seen.options, seen.answers) == (own.targets, own.options, own.answers)
+
+
+def told(example):
+    text = example['targets_pretokenized'].decode()
+    return seqio_evaluation.as_answer(text, example, is_target=True)
+
+
+def test_every_task_is_registered():
+    names = set(seqio.TaskRegistry.names())
+    assert {one.name for one in catalogue.entries()} <= names
+    assert {f'{one.name}_score' for one in catalogue.entries() if one.ranked} <= names
+    assert {'boolq_stripped_from_t5.mnli', 'boolq_stripped_from_own.any.0'} <= names
+
+
+def test_registering_again_replaces(toy_vocabulary, tmp_path):
+    seqio_tasks.register(toy_vocabulary, tmp_path)
+    with pytest.raises(UserError, match="No rows of 'sst2'"):
+        list(seqio_tasks.read('sst2_raw', 'train'))
+
+
+def test_record_trains_on_every_answer():
+    train = [e['key'] for e in seqio_tasks.read('record_pretrain', 'train')]
+    assert len(train) == 9
+    assert len(list(seqio_tasks.read('record_pretrain', 'validation'))) == 6
+
+
+def test_score_task_has_every_candidate():
+    found = list(seqio_tasks.read('copa_raw_score', 'validation'))
+    texts = [e['targets_pretokenized'].decode() for e in found]
+    assert texts == ['choice1', 'choice2'] * 10
+    assert [e['label'] for e in found] == [i // 2 % 2 for i in range(20)]
+
+
+def test_pair_task_has_student_and_teacher(toy_vocabulary, data_dir):
+    found = list(seqio_tasks.read('boolq_stripped_from_t5.mnli', 'train'))
+    student = catalogue.examples(catalogue.entry('boolq_stripped'), 'train', data_dir)
+    teacher = catalogue.examples(catalogue.entry('boolq_t5.mnli'), 'train', data_dir)
+    for theirs, one, other in zip(found, student, teacher, strict=True):
+        assert theirs['inputs_pretokenized'].decode() == one.inputs
+        assert theirs['teacher_inputs_pretokenized'].decode() == other.inputs
+        assert theirs['targets_pretokenized'].decode() == one.targets == other.targets
+        assert theirs['teacher_inputs'][-1] == 1
+    assert other.inputs.startswith('mnli hypothesis: ')
+
+
+@pytest.mark.parametrize('name', ['boolq', 'sst2'])
+@pytest.mark.parametrize('split', ['train', 'validation', 'test'])
+def test_comparison_splits(name, split, data_dir, toy_vocabulary, monkeypatch):
+    monkeypatch.setattr('pt2tt_jax.tasks.splits.HELD_OUT', 7)
+    source = seqio_sources.data_source(dataset(name), data_dir, 'comparison')
+    one = catalogue.entry(f'{name}_stripped')
+    seqio_tasks.add(one, source, converters.T5Vocabulary(toy_vocabulary))
+    found = [e['key'].decode() for e in seqio_tasks.read(one.name, split)]
+    expected = [
+        f'{name}/{split}/{r["idx"]}' for r in comparison_rows(dataset(name), split, data_dir)
+    ]
+    assert found == expected != []
+
+
+# --- Vocabulary
+
+
+def test_vocabulary(toy_vocabulary):
+    adapted = converters.seqio_vocabulary(toy_vocabulary)
+    assert adapted.encode('w0 w1 never') == [3, 4, 2]
+    assert adapted.encode_tf(tf.constant('w0 w1')).numpy().tolist() == [3, 4]
+    assert adapted.encode_tf(tf.constant(['w0', 'w1 w2', ''])).to_list() == [[3], [4, 5], []]
+    assert adapted.decode([4, 3, 1, 5]) == 'w1 w0'
+    assert adapted.decode([100, 101, 4, 1]) == 'w1'  # virtual tokens have no text
+    assert adapted.decode_tf(tf.constant([[3, 1, 4], [5, 6, 1]])).numpy().tolist() == [
+        b'w0',
+        b'w2 w3',
+    ]
+    assert (adapted.eos_id, adapted.pad_id, adapted.unk_id, adapted.vocab_size) == (1, 0, 2, 100)
+    assert adapted == converters.T5Vocabulary(toy_vocabulary)
+    assert adapted != converters.T5Vocabulary(dataclasses.replace(toy_vocabulary, fingerprint='x'))
+
+
+# --- Feature converters
+
+
+def our_batch(name, data_dir, vocabulary, prompt_length, split='validation'):
+    ours = list(catalogue.examples(catalogue.entry(name), split, data_dir))
+    encoded = features.encode(
+        ours,
+        vocabulary,
+        input_length=LENGTHS['inputs'],
+        target_length=LENGTHS['targets'],
+        prompt_length=prompt_length,
+    )
+    assert encoded.cut > 0
+    return features.batch(
+        encoded,
+        range(len(ours)),
+        features.virtual_tokens(100, prompt_length),
+        input_length=LENGTHS['inputs'],
+        target_length=LENGTHS['targets'],
+    )
+
+
+def converted(converter, name, lengths, split='validation', **how):
+    ds = seqio.get_mixture_or_task(name).get_dataset(lengths, split, shuffle=False, **how)
+    rows = list(converter(ds, lengths).as_numpy_iterator())
+    return {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+
+
+@pytest.mark.parametrize('prompt_length', [0, 5])
+@pytest.mark.parametrize('name', ['boolq_raw', 'squad_pretrain'])
+def test_unpacked_equals_our_batch(name, prompt_length, data_dir, toy_vocabulary):
+    converter = converters.PromptedFeatureConverter(100, prompt_length, pack=False)
+    theirs = converted(converter, name, LENGTHS)
+    ours = our_batch(name, data_dir, toy_vocabulary, prompt_length)
+    assert theirs.keys() == ours.keys()
+    for key in ours:
+        assert np.array_equal(theirs[key], ours[key]), key
+
+
+def test_first_row_of_the_table():
+    converter = converters.PromptedFeatureConverter(100, 3, first=20, pack=False)
+    theirs = converted(converter, 'sst2_raw', LENGTHS)
+    assert (theirs['encoder_input_tokens'][:, :3] == [120, 121, 122]).all()
+
+
+def test_packed_equals_packing_of_expanded_inputs():
+    lengths = {'inputs': 40, 'targets': 10}
+    converter = converters.PromptedFeatureConverter(100, 5, pack=True)
+    theirs = converted(converter, 'sst2_raw', lengths)
+    ds = seqio.get_mixture_or_task('sst2_raw').get_dataset(lengths, 'validation', shuffle=False)
+    prompt = tf.constant([100, 101, 102, 103, 104])
+    expanded = ds.map(lambda row: {**row, 'inputs': tf.concat([prompt, row['inputs']], 0)})
+    stock = seqio.EncDecFeatureConverter(pack=True)(expanded, lengths)
+    expected = list(stock.as_numpy_iterator())
+    assert 1 < len(expected) < 30
+    for key in expected[0]:
+        assert np.array_equal(theirs[key], np.stack([row[key] for row in expected])), key
+    assert theirs['encoder_segment_ids'].max() > 1
+
+
+@pytest.mark.parametrize('pack', [False, True])
+def test_lesson_features(pack):
+    lengths = {'inputs': 40, 'teacher_inputs': 48, 'targets': 10}
+    converter = converters.LessonFeatureConverter(100, 5, pack=pack)
+    theirs = converted(converter, 'boolq_stripped_from_t5.qnli', lengths)
+    segments = theirs.get('encoder_segment_ids', (theirs['encoder_input_tokens'] > 0).astype(int))
+    taught = theirs.get(
+        'teacher_encoder_segment_ids', (theirs['teacher_encoder_input_tokens'] > 0).astype(int)
+    )
+    found = list(seqio_tasks.read('boolq_stripped_from_t5.qnli', 'validation'))
+    split = [
+        (row, part) for row in range(len(segments)) for part in range(1, segments[row].max() + 1)
+    ]
+    assert len(split) == len(found)
+    for (row, part), one in zip(split, found, strict=True):
+        student = theirs['encoder_input_tokens'][row][segments[row] == part]
+        teacher = theirs['teacher_encoder_input_tokens'][row][taught[row] == part]
+        assert student.tolist() == [*range(100, 105), *one['inputs']]
+        assert teacher.tolist() == one['teacher_inputs'].tolist()
+    assert (len(segments) < len(found)) == pack
+
+
+# --- Evaluation
+
+
+@pytest.fixture(scope='module')
+def job(two_words, make_backbone, tmp_path_factory) -> run.Job:
+    """What `pt2tt eval` measures with, on demo_sentiment and a toy."""
+    toy = make_backbone('1.1', seed=3)
+    small = toy.config.replace(vocab_size=8)
+    params = jax.tree.map(lambda leaf: leaf * 2, backbones.random_params(small, seed=5))
+    backbone = Backbone.from_parts('toy', small, params, two_words)
+    texts = Data(task='demo_sentiment', input_length=24, target_length=3)
+    settings = Settings(Model(), texts, Transfer(), Tune())
+    made = data.prepare(settings.data, backbone, prompt_length=4)
+    folder = tmp_path_factory.mktemp('job')
+    return run.Job(settings, folder, None, backbone, made, None)  # pyright: ignore
+
+
+def test_evaluator_gives_our_numbers(job):
+    seqio_tasks.register(job.backbone.vocabulary)
+    rows = np.random.default_rng(0).standard_normal((4, 16)).astype(np.float32)
+    prompted = evaluate.prompted(job.backbone, rows)
+    ours = job.scores(prompted, job.prepared.test.student)
+    model = dataclasses.replace(prompted, prompt=features.NO_PROMPT)
+    labels = job.prepared.label_ids
+
+    def decode(split):
+        return evaluate.decode(model, split, 3, vocabulary_size=5)
+
+    def score(split):
+        of_labels = evaluate.label_log_probs(model, split, labels)
+        wanted = [[ids.tolist() for ids in labels].index(row.tolist()) for row in split.targets]
+        return of_labels[np.arange(len(split)), wanted]
+
+    found = {}
+    for name in ('demo_sentiment_stripped', 'demo_sentiment_stripped_score'):
+        evaluator = seqio.Evaluator(
+            name,
+            converters.PromptedFeatureConverter(8, 4, pack=False),
+            'validation',
+            sequence_length={'inputs': 24, 'targets': 3},
+        )
+        metrics, _ = evaluator.evaluate(
+            compute_metrics=True,
+            predict_fn=seqio_evaluation.predict_fn(decode),
+            score_fn=seqio_evaluation.score_fn(score),
+        )
+        found |= metrics.result()
+    assert 0.05 < ours['decoded_accuracy'] < 0.95
+    assert 0.05 < ours['accuracy'] < 0.95
+    assert found == {
+        'demo_sentiment_stripped': {'accuracy': pytest.approx(100 * ours['decoded_accuracy'])},
+        'demo_sentiment_stripped_score': {'accuracy': pytest.approx(100 * ours['accuracy'])},
+    }
+
+
+@pytest.mark.parametrize(
+    ('name', 'right', 'expected'),
+    [
+        ('boolq_raw', 0.75, {'accuracy': 75}),
+        ('squad_raw', 0.5, {'f1': 50, 'em': 50}),
+        ('record_raw', 1.0, {'f1': 100, 'em': 100}),
+    ],
+)
+def test_metrics_of_texts(name, right, expected):
+    task = seqio.get_mixture_or_task(name)
+    examples = list(seqio_tasks.read(name, 'validation'))
+    targets = [told(one) for one in examples]
+    count = round(right * len(examples))
+    texts = [t.targets.upper() for t in targets[:count]] + ['w90'] * (len(targets) - count)
+    given = [
+        task.postprocess_fn(text, example=one, is_target=False)
+        for text, one in zip(texts, examples, strict=True)
+    ]
+    assert task.predict_metric_fns[0](targets, given) == pytest.approx(expected)
+
+
+def test_metrics_of_scores():
+    task = seqio.get_mixture_or_task('copa_raw_score')
+    targets = [told(e) for e in seqio_tasks.read('copa_raw_score', 'validation')]
+    scores = [float(i % 2) for i in range(20)]  # always the second choice
+    assert task.score_metric_fns[0](targets, scores) == {'accuracy': 50}
+
+
+# --- Preparing
+
+
+def test_prepared_split_equals_the_task(tmp_path):
+    rows = prepared.records(
+        seqio_tasks.read('boolq_stripped_from_t5.sst2', 'train', LENGTHS | {'teacher_inputs': 9})
+    )
+    prepared.write(tmp_path / 'out', {'train': rows}, {'task': None})
+    found = prepared.read(tmp_path / 'out', 'train')
+    expected = seqio_tasks.read(
+        'boolq_stripped_from_t5.sst2', 'train', LENGTHS | {'teacher_inputs': 9}
+    )
+    for one, other in itertools.zip_longest(found, expected):
+        assert all(np.array_equal(one.ids[name], other[name]) for name in one.ids)
+        assert one.about['key'].encode() == other['key']
+    assert set(one.ids) == {'inputs', 'teacher_inputs', 'targets'}
+
+
+# --- Bad input
+
+
+GOOD = '{"sentence": "w1", "label": 1, "idx": 0}\n'
+
+
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        (b'{"text": "w1", "label": 1}', "line 2: no field 'sentence'; the row has 'text', 'label'"),
+        (b'{"sentence": "w1", "label": 7}', "line 2: the label 7 in 'label' is none of negative"),
+        (
+            b'{"sentence": ["w1"], "label": 1}',
+            "line 2: the field 'sentence' must be text, not list",
+        ),
+        (b'{"sentence": "\xff", "label": 1}', 'line 2: not UTF-8 text'),
+        (b'{"sentence": ', 'line 2: not JSON'),
+    ],
+)
+def test_bad_row_names_file_and_line(content, message, tmp_path, toy_vocabulary):
+    (tmp_path / 'glue/sst2').mkdir(parents=True)
+    (tmp_path / 'glue/sst2/train.jsonl').write_bytes(GOOD.encode() + content)
+    seqio_tasks.register(toy_vocabulary, tmp_path)
+    with pytest.raises(UserError) as caught:
+        list(seqio_tasks.read('sst2_raw', 'train', LENGTHS, shuffle=True, seed=0))
+    assert message in str(caught.value)
+    assert 'glue/sst2/train.jsonl' in str(caught.value)
+    assert 'Traceback' not in str(caught.value)
+
+
+def test_empty_file_and_missing_split(tmp_path, toy_vocabulary):
+    (tmp_path / 'glue/sst2').mkdir(parents=True)
+    (tmp_path / 'glue/sst2/train.jsonl').touch()
+    seqio_tasks.register(toy_vocabulary, tmp_path)
+    with pytest.raises(UserError, match=r'train\.jsonl holds no rows'):
+        list(seqio_tasks.read('sst2_raw', 'train'))
+    with pytest.raises(UserError, match="No split 'test' of 'sst2'"):
+        list(seqio_tasks.read('sst2_raw', 'test'))
+
+
+def test_tfds_that_is_not_downloaded(tmp_path, toy_vocabulary):
+    seqio_tasks.register(toy_vocabulary, tfds_dir=tmp_path)
+    with pytest.raises(UserError, match=f'tfds build glue/sst2 --data_dir={tmp_path}'):
+        list(seqio_tasks.read('sst2_raw', 'train'))
+
+
+def test_errors_of_others_stay_what_they_are():
+    with pytest.raises(tf.errors.InvalidArgumentError), seqio_tasks.clear_errors():
+        tf.debugging.assert_equal(1, 2)
+
+
+# --- Memory and speed
+
+
+@pytest.mark.slow
+def test_memory_is_constant(tmp_path, toy_vocabulary):
+    """100,000 examples, shuffled: after the first 40,000 nothing is added but noise."""
+    (tmp_path / 'glue/sst2').mkdir(parents=True)
+    with (tmp_path / 'glue/sst2/train.jsonl').open('w') as file:
+        for i in range(100_000):
+            row = {'sentence': sentence(i % 1000, 30), 'label': i % 2, 'idx': i}
+            file.write(json.dumps(row) + '\n')
+    seqio_tasks.register(toy_vocabulary, tmp_path)
+    lengths = {'inputs': 64, 'targets': 4}
+    ds = seqio.get_mixture_or_task('sst2_raw').get_dataset(lengths, 'train', shuffle=True, seed=1)
+    ds = converters.PromptedFeatureConverter(100, 8, pack=False)(ds, lengths).batch(32)
+    peaks = []
+    for _ in ds.as_numpy_iterator():
+        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    assert len(peaks) == 3125
+    assert peaks[-1] - peaks[1250] < 60  # MiB; the rows alone are 40 MB
