@@ -10,6 +10,7 @@
     features    texts as token ids and virtual tokens
     objectives  cross entropy, divergence from a template teacher
     train       the loop: a population of trained halves before one frozen backbone
+    teacher     the frozen model on templated text, asked once
     transfer    stage 1: a prompt for every template, and the choice among them
     tune        stage 2, and every baseline
     evaluate    label scoring, decoding, majority class
@@ -40,6 +41,7 @@ _MODULES = (
     'settings',
     't5',
     'tasks',
+    'teacher',
     'train',
     'transfer',
     'tune',

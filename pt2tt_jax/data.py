@@ -18,7 +18,7 @@ from pt2tt_jax.errors import UserError
 from pt2tt_jax.features import Encoded
 from pt2tt_jax.settings import Data
 from pt2tt_jax.tasks import demo, families, formats, labels, readers, splits, templates
-from pt2tt_jax.transfer import Lesson
+from pt2tt_jax.teacher import Lesson
 
 logger = logging.getLogger('pt2tt')
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jaxtyping import Float
@@ -56,7 +57,8 @@ def restored(backbone: Backbone, tensors: Mapping[str, np.ndarray]) -> Model | N
     if set(tensors) == {saved.PROMPT}:
         return prompted(backbone, tensors[saved.PROMPT])
     if set(tensors) <= set(flatten(backbone.params)):
-        return Model(backbone.module, merge(unflatten(dict(tensors)), backbone.params))
+        placed = {path: jnp.asarray(leaf) for path, leaf in tensors.items()}
+        return Model(backbone.module, merge(unflatten(placed), backbone.params))
     return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from pt2tt_jax import backbone as backbones
 from pt2tt_jax import evaluate, features, saved
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.tasks import Example
+
+logger = logging.getLogger('pt2tt')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +62,13 @@ class Predictor:
             target_length=1,
             prompt_length=len(self.model.prompt),
         )
+        if encoded.cut:
+            logger.warning(
+                '%d of %d texts are longer than %d tokens, prompt included, and lose their end.',
+                encoded.cut,
+                len(texts),
+                self.input_length,
+            )
         vocabulary, labels = self.backbone.vocabulary, self.about['labels']
         if not labels:
             written = evaluate.decode(self.model, encoded, 64, vocabulary_size=vocabulary.size)

@@ -24,7 +24,7 @@ from pt2tt_jax import tasks
 from pt2tt_jax.data import Prepared
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.features import Encoded
-from pt2tt_jax.transfer import Lesson
+from pt2tt_jax.teacher import Lesson
 
 SHARD = 4096
 LAYOUT = 1  # of the files; to be raised with every change

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -249,24 +250,24 @@ def attach(module: Tuned, backbone_params: Params, key: jax.Array) -> Params:
     Raises:
       UserError: when an insert matches no site, or a pattern of `module.tuning` no parameter.
     """
-    tokens = jnp.ones((1, 1), jnp.int32)
-
-    def run(params):
-        rngs = {'params': key}
-        _, new = module.apply(
-            {'params': params},
-            tokens,
-            tokens,
-            tokens,
-            enable_dropout=False,
-            rngs=rngs,
-            mutable=['params'],
-        )
-        return split_inserts(dict(new['params']), module.tuning)
-
-    tree = merge(jax.jit(run)(backbone_params), backbone_params)
+    tree = merge(_new_leaves(module, backbone_params, key), backbone_params)
     _check_patterns(module.tuning, flatten(tree))
     return tree
+
+
+@functools.partial(jax.jit, static_argnames='module')
+def _new_leaves(module: Tuned, params: Params, key: jax.Array) -> Params:
+    tokens = jnp.ones((1, 1), jnp.int32)
+    made: Any = module.apply(
+        {'params': params},
+        tokens,
+        tokens,
+        tokens,
+        enable_dropout=False,
+        rngs={'params': key},
+        mutable=['params'],
+    )
+    return split_inserts(made[1]['params'], module.tuning)
 
 
 def _check_patterns(tuning: Tuning, paths: Iterable[str]) -> None:

@@ -10,8 +10,16 @@
     splits     the comparison protocol
     metrics    what is reported
     demo       two data sets that ship with the package
+    catalogue  every task by name, as `pt2tt tasks` lists and shows them
 
-Nothing here imports TensorFlow, SeqIO or JAX; SeqIO tasks map these functions over TFDS rows.
+For T5X and `seqio.Evaluator`, the same functions over rows of TFDS or of files:
+
+    seqio_tasks       every task of the catalogue, registered with SeqIO
+    seqio_sources     where their rows come from
+    seqio_evaluation  their metrics, and what SeqIO asks of a model
+    converters        the vocabulary, and soft prompts as virtual tokens
+
+Only `seqio_tasks`, `seqio_sources` and `converters` import SeqIO, and so TensorFlow.
 """
 
 from __future__ import annotations

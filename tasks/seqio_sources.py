@@ -97,36 +97,52 @@ def tfds_rows(
     name = dataset.official(split) if dataset.official(split) in known else split
     if name not in known:
         raise UserError(f'No split {split!r} in {dataset.builder} of TFDS. {nearest(split, known)}')
+    place = f'{dataset.builder}/{name} of TFDS'
     given = builder.as_dataset(split=name, shuffle_files=False)  # pyright: ignore[reportCallIssue]
-    for number, tensors in enumerate(given.as_numpy_iterator()):
-        try:
+    number = 0
+    try:
+        for tensors in given.as_numpy_iterator():
             row = plain(tensors)
             parse(dataset, row)
-        except UnicodeDecodeError as error:
-            place = f'{dataset.builder}/{name} of TFDS, row {number}'
-            raise UserError(f'{place}: not UTF-8 text ({error.reason}).') from error
-        except UserError as error:
-            raise UserError(f'{dataset.builder}/{name} of TFDS, row {number}: {error}') from error
-        yield row
+            yield row
+            number += 1
+    except UnicodeDecodeError as error:
+        raise UserError(f'{place}, row {number}: not UTF-8 text ({error.reason}).') from error
+    except UserError as error:
+        raise UserError(f'{place}, row {number}: {error}') from error
+    except tf.errors.OpError as error:
+        raise UserError(
+            f'{place}, row {number}: cannot be read ({_first_line(error)}). Remove '
+            f'{builder.data_path} and download it again: {_download(dataset, data_dir)}'
+        ) from error
 
 
 def _builder(dataset: DataSet, data_dir: str | Path | None) -> tfds.core.DatasetBuilder:
-    where = str(data_dir) if data_dir is not None else None
-    override = seqio.utils.LazyTfdsLoader(data_dir=where).data_dir  # T5X's --tfds_data_dir wins
-    command = f'tfds build {dataset.builder}' + (f' --data_dir={override}' if override else '')
     try:
-        builder = tfds.builder(dataset.builder, data_dir=override)
+        builder = tfds.builder(dataset.builder, data_dir=_folder(data_dir))
     except (tfds.core.DatasetNotFoundError, ValueError) as error:
         raise UserError(
             f'TFDS has no {dataset.builder} here ({_first_line(error)}); where there is a network, '
-            f'download it with: {command}'
+            f'download it with: {_download(dataset, data_dir)}'
         ) from error
     if not builder.is_prepared():
         raise UserError(
-            f'{dataset.builder} of TFDS is not downloaded; download it with: {command}, or name '
-            'a data directory with JSON-lines files.'
+            f'{dataset.builder} of TFDS is not downloaded; name a data directory with JSON-lines '
+            f'files, or download it with: {_download(dataset, data_dir)}'
         )
     return builder
+
+
+def _folder(data_dir: str | Path | None) -> str | None:
+    """Where TFDS looks; T5X's `--tfds_data_dir` wins."""
+    where = str(data_dir) if data_dir is not None else None
+    return seqio.utils.LazyTfdsLoader(data_dir=where).data_dir
+
+
+def _download(dataset: DataSet, data_dir: str | Path | None) -> str:
+    """The command that downloads a set."""
+    folder = _folder(data_dir)
+    return f'tfds build {dataset.builder}' + (f' --data_dir={folder}' if folder else '')
 
 
 def _first_line(error: Exception) -> str:

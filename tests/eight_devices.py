@@ -6,9 +6,9 @@ import json
 import sys
 from pathlib import Path
 
-import conftest
 import jax
 import numpy as np
+import toys
 from pt2tt_jax.tasks import Example
 
 from pt2tt_jax import backbone as backbones
@@ -23,12 +23,12 @@ PROMPT = 'token_embedder/prompt/embedding'
 
 def examples() -> list[Example]:
     rng = np.random.default_rng(0)
-    texts = [' '.join(rng.choice(conftest.WORDS, 5)) for _ in range(24)]
+    texts = [' '.join(rng.choice(toys.WORDS, 5)) for _ in range(24)]
     return [Example(text, ('good', 'bad')[i % 2], i % 2, None, '') for i, text in enumerate(texts)]
 
 
 def main(folder: Path) -> None:
-    config, vocabulary = conftest.make_config('1.1'), conftest.make_vocabulary()
+    config, vocabulary = toys.make_config('1.1'), toys.make_vocabulary()
     params = backbones.random_params(config)
     backbone = backbones.Backbone.from_parts('toy', config, params, vocabulary)
     rows = features.encode(examples(), vocabulary, input_length=12, target_length=4)

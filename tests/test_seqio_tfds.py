@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -208,17 +209,31 @@ def test_split_that_tfds_lacks(stores):
     [
         ({'sentence': b'\xff', 'label': 1}, 'not UTF-8 text'),
         ({'sentence': b'w1', 'label': 2}, "the label 2 in 'label' is none of negative, positive."),
-        ({'text': b'w1', 'label': 1}, "no field 'sentence'; the row has 'idx', 'label', 'text'."),
     ],
 )
 def test_bad_row_names_set_split_and_row(bad, message, toy_vocabulary, tmp_path):
-    good = [{**bad, 'sentence': b'w1', 'label': 1}] * 2 if 'sentence' in bad else []
-    rows = [{**row, 'idx': i} for i, row in enumerate([*good, bad])]
-    kinds = {key: np.str_ if key in ('text', 'sentence') else np.int32 for key in rows[0]}
-    build('glue/sst2', tmp_path, kinds, rows)
+    good = {'sentence': b'w1', 'label': 1}
+    rows = [{**row, 'idx': i} for i, row in enumerate([good, good, bad])]
+    build('glue/sst2', tmp_path, {'sentence': np.str_, 'label': np.int32, 'idx': np.int32}, rows)
     seqio_tasks.register(toy_vocabulary, tfds_dir=tmp_path)
     with pytest.raises(UserError) as caught:
         list(seqio_tasks.read('sst2_raw', 'train'))
     shown = str(caught.value)
     assert re.match(r'glue/sst2/train of TFDS, row [012]: ', shown)
     assert shown.partition(': ')[2].startswith(message)
+
+
+def test_row_without_a_field(stores):
+    other = dataclasses.replace(dataset('sst2'), fields=('text',))
+    with pytest.raises(UserError, match="sst2/train of TFDS, row 0: no field 'text'; the row has"):
+        list(seqio_sources.tfds_rows(other, 'train', stores[1]))
+
+
+def test_damaged_file(tmp_path):
+    build('sci_tail', tmp_path, FEATURES['sci_tail'], [row_of('sci_tail', i) for i in range(9)])
+    file = next(tmp_path.rglob('*train.tfrecord*'))
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 255
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=r'sci_tail/train of TFDS, row \d: .* tfds build sci_tail'):
+        list(seqio_sources.tfds_rows(dataset('scitail'), 'train', tmp_path))

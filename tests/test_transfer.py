@@ -16,7 +16,8 @@ from pt2tt_jax.errors import UserError
 from pt2tt_jax.features import Encoded
 from pt2tt_jax.methods import initialisers
 from pt2tt_jax.settings import Transfer
-from pt2tt_jax.transfer import Lesson, Transferred
+from pt2tt_jax.teacher import Lesson
+from pt2tt_jax.transfer import Transferred
 
 TEMPLATES = {'near': 'w1 w2 {}', 'far': 'w80 {} w81 w82'}
 NEAR = [4, 5]  # w1 w2
@@ -202,8 +203,8 @@ def test_labels_are_not_looked_at(
 def test_kept_answers_are_those_of_the_live_teacher(
     toy_backbone, lessons, tmp_path, problems, top_k
 ):
-    """Rows answered in order of length, in chunks, and looked up again."""
-    batch = batch_of(toy_backbone, lessons, tmp_path, problems, top_k=top_k)
+    """Answered in order of length, looked up again; only 8 of the 12 rows are asked for."""
+    batch = batch_of(toy_backbone, lessons, tmp_path, problems, top_k=top_k, steps=2)
     k = top_k if top_k == 5 else 100  # 0 and more than there are: all
     assert batch['teacher_ids'].shape == (2, 4, 3, k)
     for template, split in enumerate(lessons[0].teachers.values()):
@@ -224,17 +225,18 @@ def test_kept_answers_are_those_of_the_live_teacher(
 def test_interrupted_stage_ends_with_the_same_prompts(toy_backbone, lessons, tmp_path, monkeypatch):
     changes = {'steps': 4, 'checkpoint_every': 2, 'eval_every': 4}
     whole = run(toy_backbone, lessons, tmp_path / 'whole', **changes)
-    batch = transfer._Taught.batch
-    calls = []
+    fit = train.fit
 
-    def failing(self, rows):
-        calls.append(rows)
-        if len(calls) == 6:  # of step 3, after the checkpoint; the first two are an evaluation's
-            raise KeyboardInterrupt
-        return batch(self, rows)
+    def interrupted(problem, *args, **kwargs):
+        def batches(step):
+            if step == 3:
+                raise KeyboardInterrupt
+            return problem.batches(step)
 
-    monkeypatch.setattr(transfer._Taught, 'batch', failing)
-    with pytest.raises(KeyboardInterrupt):
+        return fit(dataclasses.replace(problem, batches=batches), *args, **kwargs)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(train, 'fit', interrupted)
         run(toy_backbone, lessons, tmp_path / 'parts', **changes)
     resumed = run(toy_backbone, lessons, tmp_path / 'parts', **changes)
     assert resumed.kl == whole.kl

@@ -155,16 +155,16 @@ def test_scores_ignore_mass_outside_the_labels(monkeypatch):
     assert scored(monkeypatch, [[0.9, 0.1]]) == pytest.approx(scored(monkeypatch, [[0.09, 0.01]]))
 
 
-def test_initialiser_reaches_every_seed(toy_backbone, splits, monkeypatch):
-    seen = []
-    monkeypatch.setattr(
-        train,
-        'fit',
-        lambda problem, *_, **__: (
-            seen.append(problem) or train.Fitted(problem.trained, np.zeros(2), [])
-        ),
-    )
+def test_every_seed_has_its_own_start_by_the_same_initialiser(toy_backbone, splits, monkeypatch):
+    starts = []
+
+    def fit(problem, *_, **__):
+        starts.append(np.asarray(problem.trained['token_embedder']['prompt']['embedding']))
+        return train.Fitted(problem.trained, np.zeros(2), [])
+
+    monkeypatch.setattr(train, 'fit', fit)
     run(toy_backbone, methods.prompt(5, init=initialisers.text([4, 5])), splits, None)
-    rows = np.asarray(seen[0].trained['token_embedder']['prompt']['embedding'])
+    run(toy_backbone, methods.prompt(5), splits, None)
     table = toy_backbone.params['token_embedder']['embedding']
-    np.testing.assert_array_equal(rows, np.tile(table[[4, 5, 4, 5, 4]], (2, 1, 1)))
+    np.testing.assert_array_equal(starts[0], np.tile(table[[4, 5, 4, 5, 4]], (2, 1, 1)))
+    assert not np.any(np.all(starts[1][0] == starts[1][1], axis=-1))

@@ -1,4 +1,4 @@
-"""Inserts around the frozen backbone, virtual tokens, and the split into trained and frozen."""
+"""Inserts around the frozen backbone, and the split into trained and frozen."""
 
 from __future__ import annotations
 
@@ -9,15 +9,23 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from flax import linen as nn
+from toys import (
+    KEY,
+    Common,
+    Scale,
+    Shift,
+    ShiftByCommon,
+    common,
+    ia3,
+    logits_of,
+    tuned,
+    with_prompt,
+)
 
 from pt2tt_jax import methods, objectives
 from pt2tt_jax.errors import UserError
-from pt2tt_jax.features import virtual_tokens
-from pt2tt_jax.methods.initialisers import array
 from pt2tt_jax.methods.prompt import EMBEDDER
-from pt2tt_jax.t5 import huggingface
-from pt2tt_jax.t5.network import Transformer
+from pt2tt_jax.t5 import decoding
 from pt2tt_jax.tuning import (
     Insert,
     Tuned,
@@ -32,69 +40,6 @@ from pt2tt_jax.tuning import (
 
 VERSIONS = ('1.0', '1.1')
 PARTS = ('attention', 'mlp')
-KEY = jax.random.key(0)
-
-
-class Scale(nn.Module):
-    """(IA)3: the output times a trained vector."""
-
-    start: float = 1.0
-
-    @nn.compact
-    def __call__(self, frozen, x, *args, **kwargs):
-        y = frozen(x, *args, **kwargs)
-        return y * self.param('scale', nn.initializers.constant(self.start), y.shape[-1:])
-
-
-class Shift(nn.Module):
-    """The output plus a trained vector."""
-
-    start: float = 1.0
-
-    @nn.compact
-    def __call__(self, frozen, x, *args, **kwargs):
-        y = frozen(x, *args, **kwargs)
-        return y + self.param('shift', nn.initializers.constant(self.start), y.shape[-1:])
-
-
-class Common(nn.Module):
-    """A vector that all sites share."""
-
-    @nn.compact
-    def __call__(self):
-        return self.param('vector', nn.initializers.constant(0.5), (16,))
-
-
-class ShiftByCommon(nn.Module):
-    @nn.compact
-    def __call__(self, frozen, x, *args, shared, **kwargs):
-        return frozen(x, *args, **kwargs) + shared
-
-
-def ia3(start: float = 1.0) -> Tuning:
-    module = functools.partial(Scale, start)
-    return Tuning(inserts=(Insert('ia3', r'.*attention/(key|value)|.*/wo', module),))
-
-
-def common(sites: str = r'(encoder|decoder)/layers_\d/mlp') -> Tuning:
-    return Tuning(inserts=(Insert('common', sites, ShiftByCommon, shared=Common),))
-
-
-def tuned(backbone, tuning: Tuning, **config):
-    """Module and tuned parameters."""
-    module = Tuned(Transformer(backbone.config.replace(**config)), tuning)
-    return module, attach(module, backbone.params, KEY)
-
-
-def logits_of(module, params, batch):
-    return np.asarray(jax.jit(functools.partial(objectives.forward, module))(params, batch))
-
-
-def with_prompt(batch, length: int, first: int = 0):
-    """The batch with virtual tokens in front of every input."""
-    inputs = batch['encoder_input_tokens']
-    rows = np.tile(virtual_tokens(100, length, first), (len(inputs), 1))
-    return {**batch, 'encoder_input_tokens': np.concatenate([rows, inputs], axis=1)}
 
 
 # What is added, and where
@@ -230,6 +175,23 @@ def test_encode_and_decode_are_the_halves_of_a_call(toy_backbone, toy_batch):
     np.testing.assert_allclose(logits, logits_of(module, params, batch), atol=1e-5)
 
 
+def test_greedy_decoding_is_that_of_teacher_forcing(toy_backbone, toy_batch):
+    """One token at a time against a cache, with inserts in the decoder."""
+    module, params = tuned(toy_backbone, combine(methods.prompt(3), ia3(1.5), common()))
+    batch = with_prompt(toy_batch, 3)
+    tokens = np.asarray(
+        decoding.greedy(module, {'params': params}, batch['encoder_input_tokens'], 6)
+    )
+    forced = batch | {
+        'decoder_input_tokens': decoding.shift_right(tokens),
+        'decoder_target_tokens': tokens,
+    }
+    written = tokens > 0
+    assert written.sum() > 6
+    likeliest = logits_of(module, params, forced).argmax(axis=-1)
+    np.testing.assert_array_equal(likeliest[written], tokens[written])
+
+
 def test_numpy_parameters_can_be_closed_over(toy_backbone, toy_batch):
     """As in a call without jit, which takes longer."""
     module, params = tuned(toy_backbone, methods.prompt(3))
@@ -302,97 +264,6 @@ def test_gradients_exist_for_the_trained_half_alone(toy_backbone, toy_batch):
         *(f'encoder/layers_{i}/pre_{part}_layer_norm/scale' for i in (0, 1) for part in PARTS),
     }
     assert all(np.all(np.isfinite(leaf)) and np.any(leaf != 0) for leaf in paths.values())
-
-
-# Virtual tokens
-
-
-@pytest.fixture(scope='module', params=VERSIONS)
-def twins(request, make_backbone, tmp_path_factory):
-    """The same weights here and in transformers."""
-    transformers: Any = pytest.importorskip('transformers')
-    backbone = make_backbone(request.param)
-    folder = tmp_path_factory.mktemp('twin')
-    huggingface.save(folder, backbone.config, backbone.params)
-    model = transformers.T5ForConditionalGeneration.from_pretrained(folder).eval()
-    return backbone, model
-
-
-def test_virtual_tokens_are_embedded_vectors(twins, toy_batch):
-    """Prompts before, inside and behind the text, of two tables, against given embeddings."""
-    torch: Any = pytest.importorskip('torch')
-    backbone, model = twins
-    rows = np.random.default_rng(0).normal(size=(5, 16)).astype(np.float32)
-    tuning = combine(
-        methods.prompt(2, init=array(rows[:2])),
-        methods.prompt(3, first=2, init=array(rows[2:]), name='other'),
-    )
-    module, params = tuned(backbone, tuning)
-    text, (a, b, c, d, e) = toy_batch['encoder_input_tokens'][0], virtual_tokens(100, 5)
-    arrangements = {
-        'before': [a, b, c, d, e, *text],
-        'inside': [*text[:3], a, b, d, *text[3:], 0, 0],
-        'behind': [*text[:5], a, e, e, 1, 0, 0],
-    }
-    ids = np.array(list(arrangements.values()), np.int32)
-    table = np.concatenate([backbone.params['token_embedder']['embedding'], rows])
-    targets = {k: v for k, v in toy_batch.items() if k != 'encoder_input_tokens'}
-    with torch.no_grad():
-        theirs = model(
-            inputs_embeds=torch.tensor(table[ids]),
-            attention_mask=torch.tensor(ids > 0),
-            decoder_input_ids=torch.tensor(targets['decoder_input_tokens']).long(),
-        ).logits.numpy()
-    ours = logits_of(module, params, {'encoder_input_tokens': ids, **targets})
-    present = targets['decoder_target_tokens'] > 0
-    np.testing.assert_allclose(ours[present], theirs[present], atol=1e-4, rtol=1e-4)
-
-
-def test_padding_is_invisible_beside_a_prompt(toy_backbone, toy_batch):
-    module, params = tuned(toy_backbone, methods.prompt(3))
-    batch = with_prompt(toy_batch, 3)
-    padded = np.pad(batch['encoder_input_tokens'], [(0, 0), (0, 4)])
-    present = batch['decoder_target_tokens'] > 0
-    np.testing.assert_allclose(
-        logits_of(module, params, batch)[present],
-        logits_of(module, params, {**batch, 'encoder_input_tokens': padded})[present],
-        atol=1e-5,
-    )
-
-
-def test_packing_is_invisible_beside_a_prompt(toy_backbone, toy_batch):
-    """Two examples in one row, each with its prompt, as SeqIO packs them."""
-    module, params = tuned(toy_backbone, methods.prompt(3))
-    batch = with_prompt(toy_batch, 3)
-    apart = logits_of(module, params, batch)
-
-    def packed(name):
-        first, second = batch[name][0], batch[name][1]
-        second = second[: np.flatnonzero(second).max() + 1]
-        segments = np.repeat([1, 2], [len(first), len(second)])
-        return np.concatenate([first, second])[None], segments[None]
-
-    inputs, input_segments = packed('encoder_input_tokens')
-    targets, target_segments = packed('decoder_target_tokens')
-    first, second = batch['decoder_input_tokens'][:2]
-    together = logits_of(
-        module,
-        params,
-        {
-            'encoder_input_tokens': inputs,
-            'decoder_input_tokens': np.concatenate([first, second[:3]])[None],
-            'decoder_target_tokens': targets,
-            'encoder_segment_ids': input_segments,
-            'decoder_segment_ids': target_segments,
-        },
-    )
-    np.testing.assert_allclose(together[0], np.concatenate([apart[0], apart[1, :3]]), atol=1e-5)
-
-
-def test_id_out_of_range_shows(toy_backbone, toy_batch):
-    module, params = tuned(toy_backbone, methods.prompt(3))
-    logits = logits_of(module, params, with_prompt(toy_batch, 4))
-    assert np.all(np.isnan(logits))
 
 
 # T5X
