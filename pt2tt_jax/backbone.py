@@ -101,6 +101,11 @@ def load(name: str, dtype: str = 'float32', param_dtype: str = 'float32') -> Bac
     return Backbone.from_parts(name, config.replace(dtype=dtype), params, tokens)
 
 
+def vocabulary_of(name: str) -> Vocabulary:
+    """The vocabulary alone of the backbone called `name`; errors as for `load`."""
+    return vocabulary.load(flan_demo.folder() if name == 'flan-demo' else _folder(name))
+
+
 def fingerprint(config: T5Config, params: Mapping) -> str:
     """First 16 hex digits of a SHA-256 over sizes, shapes, norm scales and relative biases.
 

@@ -1,4 +1,4 @@
-"""The command line: `pt2tt demo | run | transfer | tune | eval | predict | report`.
+"""The command line: `pt2tt demo | run | transfer | tune | eval | predict | tasks | ...`.
 
 Parsing is done before anything heavy is imported, so that `--help` answers at once. Settings are
 gin's, with T5X's spelling: `--gin_file=runs/demo.gin --gin.Tune.steps=300`. The plain flags are
@@ -31,6 +31,7 @@ SHORT = {  # flag -> (setting, what it takes)
     'labels': ('Data.labels', tuple),
     'input_format': ('Data.input_format', str),
     'templates': ('Data.templates', tuple),
+    'prepared': ('Data.prepared', str),
     'methods': ('Tune.methods', tuple),
     'seeds': ('Tune.seeds', tuple),
     'source': ('Tune.source', str),
@@ -43,8 +44,11 @@ COMMANDS = {
     'eval': 'measure saved prompts on a task',
     'predict': 'read texts, write a label and its probability for each',
     'report': 'draw the report of a finished or running folder again',
+    'tasks': 'list the known tasks, or show one with real examples',
+    'prepare': 'write a task as token ids, to train where its data or TensorFlow is not',
 }
 TRAINING = ('demo', 'run', 'transfer', 'tune', 'eval')
+CONFIGURED = (*TRAINING, 'prepare')  # commands that take settings
 
 
 def parser() -> argparse.ArgumentParser:
@@ -58,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
             name,
             help=text,
             description=text[0].upper() + text[1:] + '.',
-            epilog=_defaults() if name in TRAINING else None,
+            epilog=_defaults() if name in CONFIGURED else None,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
@@ -99,6 +103,17 @@ def _report_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument('--out', required=True, help='folder of the run')
 
 
+def _tasks_flags(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        'words', nargs='*', metavar='WORD', help='part of a name to list by, or: show NAME'
+    )
+    command.add_argument('--data_dir', help='folder with the data sets')
+    command.add_argument('--split', default='validation')
+    command.add_argument('--count', type=int, default=3, help='examples to show')
+    command.add_argument('--input_length', type=int, default=512, help='limit in tokens')
+    command.add_argument('--model', default='flan-demo', help='whose vocabulary counts tokens')
+
+
 _ADD = {
     'demo': _demo_flags,
     'run': _training_flags,
@@ -107,6 +122,8 @@ _ADD = {
     'eval': _eval_flags,
     'predict': _predict_flags,
     'report': _report_flags,
+    'tasks': _tasks_flags,
+    'prepare': _training_flags,
 }
 
 
@@ -188,7 +205,40 @@ def _report(args: argparse.Namespace, _: Sequence[str]) -> None:
         print(path)
 
 
-_RUN = {**dict.fromkeys(TRAINING, _train), 'predict': _predict, 'report': _report}
+def _tasks(args: argparse.Namespace, _: Sequence[str]) -> None:
+    from pt2tt_jax.tasks import catalogue
+
+    if args.words[:1] != ['show']:
+        print(catalogue.table(args.data_dir, *args.words[:1]))
+        return
+    if len(args.words) != 2:
+        raise UserError('Say which one task to show, for example: pt2tt tasks show boolq_raw.')
+    from pt2tt_jax import backbone
+
+    print(
+        catalogue.show(
+            args.words[1],
+            backbone.vocabulary_of(args.model),
+            args.data_dir,
+            args.split,
+            args.count,
+            args.input_length,
+        )
+    )
+
+
+def _prepare(args: argparse.Namespace, gin_flags: Sequence[str]) -> None:
+    settings = load_settings(args, gin_flags)
+    from pt2tt_jax import run
+
+    sizes = run.prepare(settings, Path(args.out))
+    print(f'{args.out}: {", ".join(f"{count} {split}" for split, count in sizes.items())}.')
+
+
+_RUN = {**dict.fromkeys(TRAINING, _train), 'predict': _predict, 'report': _report} | {
+    'tasks': _tasks,
+    'prepare': _prepare,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -200,7 +250,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.getLogger('pt2tt').setLevel(logging.INFO if args.verbose else logging.WARNING)
     started = time.monotonic()
     try:
-        if unknown or (gin_flags and args.command not in TRAINING):
+        if unknown or (gin_flags and args.command not in CONFIGURED):
             raise UserError(
                 f'Unknown argument {(unknown or gin_flags)[0]!r}; see pt2tt {args.command} --help. '
                 'Settings are written --gin.NAME=VALUE.'

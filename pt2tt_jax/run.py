@@ -20,6 +20,7 @@ import numpy as np
 
 from pt2tt_jax import backbone as backbones
 from pt2tt_jax import data, evaluate, report, saved, sharding, transfer, tune
+from pt2tt_jax import prepared as prepared_data
 from pt2tt_jax.backbone import Backbone
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.features import Encoded
@@ -97,12 +98,35 @@ def start(settings: Settings, folder: Path, *, stage1_too: bool = True) -> Job:
     mesh = sharding.mesh(model.data_parallel, model.model_parallel)
     backbone = backbones.load(model.name, model.dtype, model.param_dtype)
     backbone = dataclasses.replace(backbone, params=sharding.shard_params(backbone.params, mesh))
-    longest = max(settings.tune.length, settings.transfer.length)
-    seen = settings.transfer.steps * settings.transfer.batch_size if stage1_too else 0
-    prepared = data.prepare(settings.data, backbone, prompt_length=longest, lesson_rows=seen)
+    prepared = _prepared(settings, backbone, stage1_too)
     job = Job(settings, folder, results, backbone, prepared, mesh)
     _describe(job)
     return job
+
+
+def _prepared(settings: Settings, backbone: Backbone, stage1_too: bool) -> data.Prepared:
+    if settings.data.prepared:
+        found = prepared_data.manifest(settings.data.prepared)
+        if found.get('vocabulary') != backbone.vocabulary.fingerprint:
+            raise UserError(
+                f'{settings.data.prepared} was prepared with another vocabulary than that of '
+                f'{backbone.name!r}; prepare it again with this --model.'
+            )
+        return prepared_data.read_task(settings.data.prepared)
+    longest = max(settings.tune.length, settings.transfer.length)
+    seen = settings.transfer.steps * settings.transfer.batch_size if stage1_too else 0
+    return data.prepare(settings.data, backbone, prompt_length=longest, lesson_rows=seen)
+
+
+def prepare(settings: Settings, folder: Path) -> dict[str, int]:
+    """Writes the task of `settings` as token ids to `folder`; returns the size of each split.
+
+    `Data.prepared` of a later run names the folder; that run needs neither texts nor TensorFlow.
+    """
+    backbone = backbones.load(settings.model.name)
+    about = {'vocabulary': backbone.vocabulary.fingerprint, 'settings': settings.as_dict()}
+    made = prepared_data.write_task(folder, _prepared(settings, backbone, True), about)
+    return made['splits']
 
 
 def check(settings: Settings) -> None:

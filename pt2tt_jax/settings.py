@@ -52,6 +52,7 @@ class Data:
       task: name of a known data set such as 'sst2', read from `data_dir`; empty with files.
       data_dir: folder laid out as <TFDS name>[/<config>]/<split>.jsonl[.gz].
       train, validation, test: files of one's own (JSON lines, CSV or TSV, also gzipped).
+      prepared: a folder that `pt2tt prepare` wrote; the settings above and below are then its own.
       fields: textual fields, in order.
       label: name of the label field.
       labels: label names, in the order of the integer labels.
@@ -71,6 +72,7 @@ class Data:
     train: str = ''
     validation: str = ''
     test: str = ''
+    prepared: str = ''
     fields: tuple[str, ...] = ()
     label: str = 'label'
     labels: tuple[str, ...] = ()

@@ -184,9 +184,10 @@ def sizes(dataset: DataSet, data_dir: str | Path | None = None) -> dict[str, int
     found = {}
     for split in SPLITS:
         try:
-            found[split] = sum(1 for _ in read(split_file(dataset, split, data_dir)))
+            file = split_file(dataset, split, data_dir)
         except UserError:
             continue  # most sets lack a split or are not there
+        found[split] = sum(1 for _ in read(file))
     return found
 
 

@@ -57,7 +57,7 @@ def text_metric(dataset: DataSet) -> Callable[..., metrics.Scores]:
 
 
 def score_metric(dataset: DataSet) -> Callable[..., metrics.Scores]:
-    """The same metrics, of the candidate with the highest score; see `as_text`, `ranked`."""
+    """The same metrics, of the candidate with the highest score; see `seqio_tasks.as_tokens`."""
 
     def measure(targets: Sequence[Example], scores: Sequence[float]) -> metrics.Scores:
         asked, chosen, start = [], [], 0

@@ -209,6 +209,25 @@ def test_free_text_task_is_measured_by_its_metric(folder, tmp_path):
     assert {'rouge1', 'cross_entropy', 'constant'} <= set(found['tuned']['prompt']['seeds'][0])
 
 
+def test_prepared_folder_trains_to_the_same_prompts(finished, folder, tmp_path):
+    ready = tmp_path / 'ready'
+    main(command(folder, ready, 'prepare'))
+    texts = ('--train', '--validation', '--fields', '--label')
+    kept = [a for a in command(folder, tmp_path / 'out') if not a.startswith(texts)]
+    main([*kept, f'--prepared={ready}'])
+    assert prompts(tmp_path / 'out') == prompts(finished)
+
+
+def test_tasks_are_listed_and_shown(capsys):
+    main(['tasks', 'boolq'])
+    listed = capsys.readouterr().out
+    assert 'boolq_raw' in listed
+    assert 'sst2_raw' not in listed
+    main(['tasks', 'show', 'demo_sentiment_raw', '--count=1'])
+    assert 'text: ' in capsys.readouterr().out
+    assert "'boolq_raw'" in failure(capsys, ['tasks', 'show', 'boolq_rav'])
+
+
 def failure(capsys, arguments: list[str]) -> str:
     with pytest.raises(SystemExit) as stopped:
         main(arguments)

@@ -23,6 +23,7 @@ from pt2tt_jax import data, evaluate, features, prepared, run
 from pt2tt_jax.backbone import Backbone
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.settings import Data, Model, Settings, Transfer, Tune
+from pt2tt_jax.t5 import vocabulary
 from pt2tt_jax.t5.vocabulary import Vocabulary
 
 seqio = pytest.importorskip('seqio')
@@ -193,6 +194,16 @@ def test_comparison_splits(name, split, data_dir, toy_vocabulary, monkeypatch):
     assert found == expected != []
 
 
+def test_comparison_of_too_few_rows(data_dir):
+    source = seqio_sources.data_source(dataset('sst2'), data_dir, 'comparison')
+    given = source.get_dataset('train', shuffle=False)
+    with (
+        pytest.raises(UserError, match='30 rows of sst2/train leave none'),
+        seqio_tasks.clear_errors(),
+    ):
+        list(given)
+
+
 # --- Vocabulary
 
 
@@ -210,6 +221,24 @@ def test_vocabulary(toy_vocabulary):
     assert (adapted.eos_id, adapted.pad_id, adapted.unk_id, adapted.vocab_size) == (1, 0, 2, 100)
     assert adapted == converters.T5Vocabulary(toy_vocabulary)
     assert adapted != converters.T5Vocabulary(dataclasses.replace(toy_vocabulary, fingerprint='x'))
+
+
+def test_sentencepiece_vocabulary_is_seqios_own(tmp_path, data_dir):
+    trainer = pytest.importorskip('sentencepiece').SentencePieceTrainer
+    texts = (f'{sentence(i)} sentence: question: passage: negative positive' for i in range(300))
+    sizes = {'vocab_size': 35, 'pad_id': 0, 'eos_id': 1, 'unk_id': 2, 'bos_id': -1}
+    prefix = str(tmp_path / 'spiece')
+    trainer.train(sentence_iterator=texts, model_prefix=prefix, minloglevel=2, **sizes)
+    theirs = converters.seqio_vocabulary(tmp_path)
+    ours = vocabulary.load(tmp_path)
+    assert isinstance(theirs, seqio.SentencePieceVocabulary)
+    assert theirs.vocab_size == ours.size == 135
+    rows = []
+    for one in (theirs, ours):
+        seqio_tasks.register(one, data_dir)
+        rows.append([e['inputs'].tolist() for e in seqio_tasks.read('sst2_manual', 'train')])
+    assert rows[0] == rows[1]
+    assert 134 in rows[0][0]  # <extra_id_0>
 
 
 # --- Feature converters

@@ -6,25 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from toys import (
-    logits_of,
-    tuned,
-    with_prompt,
-)
+from toys import logits_of, tuned, with_prompt
 
 from pt2tt_jax import methods
 from pt2tt_jax.features import virtual_tokens
 from pt2tt_jax.methods.initialisers import array
 from pt2tt_jax.t5 import huggingface
-from pt2tt_jax.tuning import (
-    combine,
-)
+from pt2tt_jax.tuning import combine
 
 VERSIONS = ('1.0', '1.1')
-PARTS = ('attention', 'mlp')
-
-
-# Virtual tokens
 
 
 @pytest.fixture(scope='module', params=VERSIONS)
