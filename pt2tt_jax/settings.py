@@ -100,7 +100,8 @@ class Recipe:
       schedule: 'linear' (down to 0), 'constant' or 'cosine'.
       warmup_steps: linear from 0 to the peak.
       optimizer: 'adamw' or 'adafactor'.
-      weight_decay: none by default, since prompts travel far from their start.
+      weight_decay: none by default, since prompts travel far from their start. AdamW multiplies it
+        by the learning rate, Adafactor does not.
       clip: largest norm of the gradient; 0 for none.
       accumulate: micro-batches that one step is split into.
       eval_every: steps between evaluations; 0 for a tenth of `steps`.

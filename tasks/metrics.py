@@ -113,10 +113,20 @@ def rouge(targets: Sequence[Sequence[str]], predictions: Sequence[str]) -> Score
 
 def bleu(targets: Sequence[Sequence[str]], predictions: Sequence[str]) -> Scores:
     """Corpus BLEU over all references (sacrebleu)."""
-    most = max(len(references) for references in targets)
-    columns = [[(*r, *[None] * most)[i] for r in targets] for i in range(most)]
-    score = _library('sacrebleu', 'sacrebleu').corpus_bleu(list(predictions), columns)
+    score = _library('sacrebleu', 'sacrebleu').corpus_bleu(list(predictions), _columns(targets))
     return {'bleu': float(score.score)}
+
+
+def chrf(targets: Sequence[Sequence[str]], predictions: Sequence[str]) -> Scores:
+    """Corpus chrF2 over all references (sacrebleu): F of character n-grams up to 6."""
+    score = _library('sacrebleu', 'sacrebleu').corpus_chrf(list(predictions), _columns(targets))
+    return {'chrf': float(score.score)}
+
+
+def _columns(targets: Sequence[Sequence[str]]) -> list[list[str | None]]:
+    """First references, second references, ...; None where an example has fewer."""
+    most = max(len(references) for references in targets)
+    return [[(*r, *[None] * most)[i] for r in targets] for i in range(most)]
 
 
 def majority_class(labels: Sequence[Any]) -> float:
@@ -150,8 +160,8 @@ METRICS: dict[str, tuple[Metric, ...]] = {
     'qqp': (accuracy, f1),
     'cb': (accuracy, functools.partial(macro_f1, classes=range(3))),
     'multirc': (f1, accuracy),
-    'e2e': (bleu, rouge),
-    'webnlg': (bleu, rouge),
+    'e2e': (bleu, chrf, rouge),
+    'webnlg': (bleu, chrf, rouge),
 }
 
 

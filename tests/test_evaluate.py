@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from pt2tt_jax.tasks import Example
 from scipy import special
+from toys import logits_of
 
-from pt2tt_jax import evaluate, features, objectives
+from pt2tt_jax import evaluate, features
 from pt2tt_jax.evaluate import Model, accuracy, nearest_label
 from pt2tt_jax.features import EOS, Encoded
 from pt2tt_jax.methods.initialisers import text
@@ -42,7 +43,7 @@ def one_by_one(model: Model, split: Encoded) -> np.ndarray:
             'decoder_input_tokens': np.pad(targets, ((0, 0), (1, 0)))[:, :-1],
             'decoder_target_tokens': targets,
         }
-        logits = np.asarray(objectives.forward(model.module, model.params, asked), np.float64)
+        logits = logits_of(model.module, model.params, asked).astype(np.float64)
         log_probs = special.log_softmax(logits, axis=-1)
         chosen = np.take_along_axis(log_probs, targets[..., None], axis=-1)
         columns.append(chosen.sum(axis=(1, 2)))

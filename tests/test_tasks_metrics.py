@@ -98,6 +98,17 @@ def test_score_of_generated_text(name):
     assert all(worse[key] < got[key] for key in got)
 
 
+def test_chrf_takes_the_best_reference():
+    sacrebleu = pytest.importorskip('sacrebleu')
+    references = [['the cat sat here'], ['no', 'one dog ran']]
+    assert metrics.chrf(references, ['the cat sat here', 'one dog ran'])['chrf'] == 100
+    written = ['the cat sat there', 'a dog ran']
+    found = metrics.chrf([[one[-1]] for one in references], written)['chrf']
+    expected = sacrebleu.CHRF().corpus_score(written, [[one[-1] for one in references]]).score
+    assert found == pytest.approx(expected)
+    assert 40 < found < 100
+
+
 def test_bleu_takes_any_number_of_references():
     pytest.importorskip('sacrebleu')
     text = 'The river is near the old mill .'

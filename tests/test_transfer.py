@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from pt2tt_jax.tasks import Example
 from scipy import special
+from toys import logits_of
 
 from pt2tt_jax import evaluate, features, objectives, train, transfer
 from pt2tt_jax.errors import UserError
@@ -97,8 +98,8 @@ def test_divergence_is_the_mean_over_target_tokens(
         if targets == 'first':
             first = np.ones((len(split), 1), np.int32)
             batch |= {'decoder_input_tokens': 0 * first, 'decoder_target_tokens': first}
-        logits = objectives.forward(toy_backbone.module, toy_backbone.params, batch)
-        log_probs = special.log_softmax(np.asarray(logits, np.float64), axis=-1)
+        logits = logits_of(toy_backbone.module, toy_backbone.params, batch)
+        log_probs = special.log_softmax(logits.astype(np.float64), axis=-1)
         if name == 'student':
             student, weights = log_probs, batch['decoder_target_tokens'] > 0
         else:
@@ -209,7 +210,7 @@ def test_kept_answers_are_those_of_the_live_teacher(
     assert batch['teacher_ids'].shape == (2, 4, 3, k)
     for template, split in enumerate(lessons[0].teachers.values()):
         asked = features.batch(split, batch['rows'], target_length=3)
-        logits = objectives.forward(toy_backbone.module, toy_backbone.params, asked)
+        logits = logits_of(toy_backbone.module, toy_backbone.params, asked)
         live = objectives.compress(logits, k)
         weights = asked['decoder_target_tokens'] > 0
         np.testing.assert_array_equal(
