@@ -259,6 +259,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     except UserError as error:
         print(f'pt2tt: {error}', file=sys.stderr)
         sys.exit(2)
+    except OSError as error:  # a full disk, mostly; what is on it stays
+        print(
+            f'pt2tt: {error}. Mend that and start the same command again; it goes on from the '
+            'last checkpoint.',
+            file=sys.stderr,
+        )
+        sys.exit(2)
     except KeyboardInterrupt:
         print(
             'pt2tt: interrupted; the same command goes on from the last checkpoint.',

@@ -24,6 +24,7 @@ from pt2tt_jax import prepared as prepared_data
 from pt2tt_jax.backbone import Backbone
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.features import Encoded
+from pt2tt_jax.methods import initialisers
 from pt2tt_jax.results import Results, machine
 from pt2tt_jax.settings import Settings
 from pt2tt_jax.tasks import metrics
@@ -100,8 +101,21 @@ def start(settings: Settings, folder: Path, *, stage1_too: bool = True) -> Job:
     backbone = dataclasses.replace(backbone, params=sharding.shard_params(backbone.params, mesh))
     prepared = _prepared(settings, backbone, stage1_too)
     job = Job(settings, folder, results, backbone, prepared, mesh)
+    _check_job(job)  # before anything is written: a mistake must not claim the folder
     _describe(job)
     return job
+
+
+def _check_job(job: Job) -> None:
+    """What can only be told with the backbone and the data at hand, but before any training."""
+    stage1, stage2 = job.settings.transfer, job.settings.tune
+    for name in (stage1.init, stage2.init):
+        tune.initialiser(name, job.backbone, job.prepared.labels)
+    nothing = np.zeros((1, job.backbone.config.emb_dim), np.float32)
+    for method in stage2.methods:
+        tune.tuning(method, stage2, initialisers.uniform(), nothing)
+    for recipe in (stage1, stage2):
+        sharding.check_divides(recipe.batch_size // recipe.accumulate, job.mesh)
 
 
 def _prepared(settings: Settings, backbone: Backbone, stage1_too: bool) -> data.Prepared:
@@ -194,7 +208,8 @@ def stage1(job: Job) -> transfer.Transferred:
     """Learns, or reads back, the prompts of all templates."""
     settings = job.settings.transfer
     held = job.prepared.validation
-    rows = np.arange(min(len(held.student), settings.held_out))
+    order = np.random.default_rng(settings.seed).permutation(len(held.student))
+    rows = np.sort(order[: settings.held_out])  # a sample: files are often sorted by label
     return transfer.transfer(
         job.backbone,
         job.prepared.lesson,
@@ -246,11 +261,12 @@ def stage2(
     job: Job, method: str, source: np.ndarray | None, template: str | None = None
 ) -> dict[str, Any]:
     """Trains `method` with every seed, saves the results and measures them."""
-    settings = job.settings.tune
+    settings = job.settings.tune.of(method)
     init = tune.initialiser(settings.init, job.backbone, job.prepared.labels)
+    chosen = tune.tuning(method, settings, init, source)
     learned, curves = tune.tune(
         job.backbone,
-        tune.tuning(method, settings, init, source),
+        chosen,
         job.prepared.train,
         job.prepared.validation.student,
         settings,
@@ -268,9 +284,7 @@ def stage2(
         about = {'stage': 2, 'method': method, 'template': template, **found}
         save(job, f'{method}/seed{one.seed}', tensors, about)
         seeds.append(found)
-    trained = sum(
-        leaf.size for path, leaf in learned[0].trained.items() if 'source_prompt' not in path
-    )
+    trained = sum(leaf.size for path, leaf in learned[0].trained.items() if chosen.trains(path))
     return {'parameters': trained, 'seeds': seeds, 'curves': curves}
 
 
@@ -339,19 +353,23 @@ def _checked_source(job: Job, path: str) -> np.ndarray:
     return tensors[saved.PROMPT]
 
 
+def _restored(job: Job, path: Path) -> tuple[evaluate.Model, dict[str, int]]:
+    tensors, about = saved.load(path)
+    saved.check_fits(path, about, job.backbone)
+    model = evaluate.restored(job.backbone, tensors)
+    if model is None:
+        raise UserError(f'{path} is of the method {about["method"]!r}, which cannot be loaded.')
+    return model, {'seed': about.get('seed', 0), 'step': about.get('step', 0)}
+
+
 def evaluate_prompts(settings: Settings, folder: Path, prompts: list[Path]) -> dict[str, Any]:
     """Measures saved prompts on the test set of a task; see `run`."""
     job = start(settings, folder, stage1_too=False)
+    loaded = [(path, *_restored(job, path)) for path in prompts]
     job.results.section(
         'zero_shot', lambda: {'stripped': job.scores(job.plain, job.prepared.test.student)}
     )
-    for path in prompts:
-        tensors, about = saved.load(path)
-        saved.check_fits(path, about, job.backbone)
-        model = evaluate.restored(job.backbone, tensors)
-        if model is None:
-            raise UserError(f'{path} is of the method {about["method"]!r}, which cannot be loaded.')
-        about = {'seed': about.get('seed', 0), 'step': about.get('step', 0)}
+    for path, model, about in loaded:
         job.results.section(
             f'tuned/{path.parent.name}/{path.stem}',
             lambda m=model, a=about: {

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import gin
+
 from pt2tt_jax import checks
 from pt2tt_jax.errors import UserError, nearest
 
@@ -189,6 +190,7 @@ class Tune(Recipe):
       source: a saved source prompt, for `pt2tt tune` without stage 1.
       thaw: train the source prompt too.
       seeds: one run each.
+      full_learning_rate: of fine-tuning; that of prompts would wreck a backbone.
     """
 
     length: int = 100
@@ -197,6 +199,13 @@ class Tune(Recipe):
     source: str = ''
     thaw: bool = False
     seeds: tuple[int, ...] = (0, 1, 2)
+    full_learning_rate: float = 3e-4
+
+    def of(self, method: str) -> Tune:
+        """These settings as `method` is trained with."""
+        if method != 'full':
+            return self
+        return dataclasses.replace(self, learning_rate=self.full_learning_rate)
 
     def __post_init__(self):
         super().__post_init__()

@@ -48,6 +48,15 @@ def replicate(tree, mesh: Mesh):
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
+def check_divides(rows: int, mesh: Mesh) -> None:
+    """Raises UserError unless a (micro-)batch of `rows` divides among the devices that share it."""
+    if rows % mesh.shape['data']:
+        raise UserError(
+            f'A batch of {rows} examples does not divide among {mesh.shape["data"]} devices; '
+            'choose a multiple, or set Model.data_parallel.'
+        )
+
+
 def shard_batch(batch, mesh: Mesh):
     """Arrays [population, batch, ...] with the batch split over 'data'.
 
@@ -58,12 +67,7 @@ def shard_batch(batch, mesh: Mesh):
       UserError: when the batch does not divide among the devices.
     """
     sharding = NamedSharding(mesh, PartitionSpec(None, 'data'))
-    rows = next(iter(batch.values())).shape[1]
-    if rows % mesh.shape['data']:
-        raise UserError(
-            f'A batch of {rows} examples does not divide among {mesh.shape["data"]} devices; '
-            'choose a multiple, or set Model.data_parallel.'
-        )
+    check_divides(next(iter(batch.values())).shape[1], mesh)
     return {
         name: jax.make_array_from_callback(value.shape, sharding, value.__getitem__)
         for name, value in batch.items()

@@ -6,9 +6,9 @@ import dataclasses
 import json
 import re
 
+import gin
 import pytest
 
-import gin
 from pt2tt_jax import cli, settings
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.settings import Data, Model, Recipe, Settings, Transfer, Tune
