@@ -17,7 +17,7 @@ from pt2tt_jax.backbone import Backbone
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.features import Encoded
 from pt2tt_jax.settings import Data
-from pt2tt_jax.tasks import demo, families, formats, labels, readers, splits, templates
+from pt2tt_jax.tasks import demo, families, formats, labels, parsing, readers, splits, templates
 from pt2tt_jax.teacher import Lesson
 
 logger = logging.getLogger('pt2tt')
@@ -44,6 +44,7 @@ class Prepared:
       note: where the validation examples come from.
       source: the data set itself.
       examples: the test texts, with every accepted answer.
+      keys: what the rows of validation and test are called in every copy of the data set.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Prepared:
     note: str
     source: tasks.DataSet
     examples: list[tasks.Example]
+    keys: dict[str, list[str]] = dataclasses.field(default_factory=dict)
 
     def splits(self) -> dict[str, Encoded]:
         students = (self.train, self.validation.student, self.test.student)
@@ -87,15 +89,37 @@ def read_rows(settings: Data, source: tasks.DataSet) -> tuple[dict[str, list[Row
         if not settings.validation:
             raise UserError('Give a validation file with --validation; results are measured on it.')
         rows = {k: list(tasks.read_rows(v, source, labelled=True)) for k, v in files.items() if v}
+    elif settings.protocol == 'comparison':
+        rows = {split: _comparison(source, split, settings.data_dir) for split in SPLITS}
     else:
-        names = ('train', 'validation')
-        rows = {name: list(tasks.rows(source, name, settings.data_dir or None)) for name in names}
+        rows = {s: _official(source, s, settings.data_dir) for s in ('train', 'validation')}
     rows['train'] = _sample(rows['train'], settings.max_train, settings.seed)
     if 'test' in rows:
         return rows, 'choices on the validation set, results on the test set'
     kept, held = _hold_out(rows['train'], settings)
     note = f'choices on {len(held)} examples held out of train, results on the validation set'
     return {'train': kept, 'validation': held, 'test': rows['validation']}, note
+
+
+def _official(source: tasks.DataSet, split: str, data_dir: str) -> list[Row]:
+    """Rows of an official split: from files, or from TFDS where no folder is named."""
+    if data_dir or source.source.startswith('demo/'):
+        return list(tasks.rows(source, split, data_dir or None))
+    try:
+        from pt2tt_jax.tasks import seqio_sources  # imports TensorFlow
+    except ImportError as error:
+        raise UserError(
+            f'The data set {source.name!r} is read from TFDS, which is not installed: '
+            "pip install 'pt2tt-jax[data]', or name a folder of JSON lines with --data_dir."
+        ) from error
+    return list(seqio_sources.tfds_rows(source, split))
+
+
+def _comparison(source: tasks.DataSet, split: str, data_dir: str) -> list[Row]:
+    """Rows of a split in the protocol of ATTEMPT, MPT and DePT; see `tasks.splits`."""
+    found = _official(source, splits.part(source, split).split, data_dir)
+    keys = [parsing.identity(row) for row in found]
+    return [found[index] for index in splits.indices(source, split, keys)]
 
 
 def chosen_templates(settings: Data, source: tasks.DataSet) -> list[templates.Template]:
@@ -167,6 +191,7 @@ def prepare(
         note=note,
         source=source,
         examples=scribe.examples('test', rows['test']),
+        keys={split: [parsing.identity(row) for row in rows[split]] for split in SPLITS[1:]},
     )
 
 

@@ -7,6 +7,7 @@ keep checkpoints: the same command, started again, goes on where it was interrup
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import sys
 from collections.abc import Callable
@@ -192,6 +193,9 @@ def _describe(job: Job) -> None:
         },
     )
     job.results.write()
+    keys = job.folder / 'splits.json'
+    if prepared.keys and not keys.exists():
+        keys.write_text(json.dumps(prepared.keys))
 
 
 def zero_shot(job: Job) -> dict[str, Any]:

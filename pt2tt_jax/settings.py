@@ -51,7 +51,8 @@ class Data:
 
     Attributes:
       task: name of a known data set such as 'sst2', read from `data_dir`; empty with files.
-      data_dir: folder laid out as <TFDS name>[/<config>]/<split>.jsonl[.gz].
+      data_dir: folder laid out as <TFDS name>[/<config>]/<split>.jsonl[.gz]; without it, TFDS.
+      protocol: 'official' splits, or the 'comparison' splits of ATTEMPT, MPT and DePT.
       train, validation, test: files of one's own (JSON lines, CSV or TSV, also gzipped).
       prepared: a folder that `pt2tt prepare` wrote; the settings above and below are then its own.
       fields: textual fields, in order.
@@ -70,6 +71,7 @@ class Data:
 
     task: str = ''
     data_dir: str = ''
+    protocol: str = 'official'
     train: str = ''
     validation: str = ''
     test: str = ''
@@ -88,6 +90,7 @@ class Data:
 
     def __post_init__(self):
         checks.values(self)
+        checks.one_of('protocol', self.protocol, ('official', 'comparison'))
 
 
 @dataclasses.dataclass(frozen=True)

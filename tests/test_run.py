@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from pt2tt_jax import backbone as backbones
-from pt2tt_jax import run, saved, settings
+from pt2tt_jax import data, run, saved, settings
 from pt2tt_jax.cli import main
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.t5 import huggingface
@@ -104,6 +104,8 @@ def test_run_leaves_prompts_metrics_and_report(finished):
     for name in ('report.html', 'report.png', 'report.md', 'report.csv'):
         assert (finished / name).stat().st_size > 500
     assert len(prompts(finished)) == 2 + 2 * 2
+    keys = json.loads((finished / 'splits.json').read_text())
+    assert {split: len(rows) for split, rows in keys.items()} == {'validation': 1, 'test': 4}
 
 
 def test_pt2tt_prompt_ends_in_the_kept_source_prompt(finished):
@@ -247,6 +249,8 @@ def failure(capsys, arguments: list[str]) -> str:
         (['--model=t5_1_1_smal'], 'smal'),
         (['--gin.Transfer.length=6'], 'must be smaller'),
         (['--gin.Data.input_length=6'], 'no room'),
+        (['--gin.Data.protocol="oficial"'], "Did you mean 'official'"),
+        (['--gin.Tune.init="vocab"'], "Did you mean 'vocabulary'"),
         (['--labels=positive'], 'two or more'),
         (['--labels=good,bad'], 'line 1'),
         (['--fields=sentence'], 'line 1'),
@@ -328,3 +332,19 @@ def test_cut_texts_are_counted(folder, tmp_path, caplog):
 def test_check_rejects_m_not_below_n():
     with pytest.raises(UserError, match='m = 9'):
         run.check(settings.load(bindings=['Transfer.length = 9', 'Tune.length = 9']))
+
+
+@pytest.mark.shared
+def test_comparison_splits_are_disjoint_halves(tmp_path):
+    folder = os.environ.get('PT2TT_DATA', Path(__file__).parents[2] / 'shared' / 'data')
+    if not Path(folder).is_dir():
+        pytest.skip(f'no development data in {folder}')
+    known = settings.Data(task='rte', data_dir=str(folder), protocol='comparison')
+    rows, _ = data.read_rows(known, data.dataset(known))
+    assert {split: len(found) for split, found in rows.items()} == {
+        'train': 2490,
+        'validation': 138,
+        'test': 139,
+    }
+    texts = [{row['sentence1'] + row['sentence2'] for row in rows[s]} for s in rows]
+    assert not texts[1] & texts[2]
