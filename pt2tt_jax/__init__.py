@@ -16,6 +16,7 @@
     evaluate    label scoring, decoding, majority class
     saved       prompt files that say what they fit
     data        a task, read, formatted and tokenised (texts: `pt2tt_jax.tasks`)
+    job         a run before it starts: settings checked, backbone and data loaded
     run         the whole job; `report` draws it, `predict` uses what it made
     settings    every setting and its default
     cli         the `pt2tt` command
@@ -34,6 +35,7 @@ _MODULES = (
     'features',
     'methods',
     'objectives',
+    'job',
     'predict',
     'report',
     'run',

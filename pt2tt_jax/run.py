@@ -6,131 +6,21 @@ keep checkpoints: the same command, started again, goes on where it was interrup
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import logging
-import sys
 from collections.abc import Callable
-from datetime import datetime
-from importlib import metadata as distribution
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from pt2tt_jax import backbone as backbones
-from pt2tt_jax import data, evaluate, report, saved, sharding, transfer, tune
+from pt2tt_jax import evaluate, report, saved, transfer, tune
 from pt2tt_jax import prepared as prepared_data
-from pt2tt_jax.backbone import Backbone
 from pt2tt_jax.errors import UserError
-from pt2tt_jax.features import Encoded
-from pt2tt_jax.methods import initialisers
-from pt2tt_jax.results import Results, machine
+from pt2tt_jax.job import Job, prepared_task, start
 from pt2tt_jax.settings import Settings
-from pt2tt_jax.tasks import metrics
 
 logger = logging.getLogger('pt2tt')
-
-
-@dataclasses.dataclass
-class Job:
-    """One run: its settings, its backbone and data, and the folder that takes the results."""
-
-    settings: Settings
-    folder: Path
-    results: Results
-    backbone: Backbone
-    prepared: data.Prepared
-    mesh: jax.sharding.Mesh
-
-    @property
-    def plain(self) -> evaluate.Model:
-        return evaluate.Model(self.backbone.module, self.backbone.params)
-
-    def scores(self, model: evaluate.Model, split: Encoded) -> dict[str, Any]:
-        """Accuracy by label scoring and by decoding, beside what a constant answer reaches."""
-        labels, vocabulary = self.prepared.label_ids, self.backbone.vocabulary
-        if labels is None:
-            return self._written(model, split)
-        longest = max(map(len, labels)) + 1  # room to be wrong: a label that goes on is none
-        log_probs, written = evaluate.classify(
-            model, split, labels, longest, vocabulary_size=vocabulary.size
-        )
-        texts = [vocabulary.decode(ids) for ids in written]
-        decoded = np.array([evaluate.nearest_label(t, self.prepared.labels) for t in texts])
-        return summary(log_probs.argmax(axis=1), split.labels, len(labels)) | {
-            'decoded_accuracy': float(np.mean(decoded == split.labels)),
-            'invalid': float(np.mean(decoded < 0)),
-        }
-
-    def _written(self, model: evaluate.Model, split: Encoded) -> dict[str, Any]:
-        """The metrics of a task whose targets are free text."""
-        vocabulary = self.backbone.vocabulary
-        length = self.settings.data.target_length
-        ids = evaluate.decode(model, split, length, vocabulary_size=vocabulary.size)
-        texts = [vocabulary.decode(one) for one in ids]
-        found = metrics.score(self.prepared.source, self.prepared.examples, texts)
-        return {
-            **found,
-            'cross_entropy': evaluate.cross_entropy(model, split),
-            'constant': texts[0] if len(set(texts)) == 1 else None,
-            'examples': len(split),
-        }
-
-
-def summary(picked: np.ndarray, labels: np.ndarray, count: int) -> dict[str, Any]:
-    """Accuracy, its standard error, macro F1, and the majority class beside them."""
-    from sklearn.metrics import f1_score  # half a second that only evaluation needs
-
-    found = evaluate.accuracy(picked, labels)
-    macro = f1_score(labels, picked, labels=range(count), average='macro', zero_division=0)  # pyright: ignore
-    return dataclasses.asdict(found) | {'stderr': found.stderr, 'macro_f1': float(macro)}
-
-
-def start(settings: Settings, folder: Path, *, stage1_too: bool = True) -> Job:
-    """Loads the backbone and the data of a run.
-
-    Raises:
-      UserError: for anything that can be known to be wrong before training starts.
-    """
-    check(settings)
-    results = Results(folder, settings)
-    model = settings.model
-    mesh = sharding.mesh(model.data_parallel, model.model_parallel)
-    backbone = backbones.load(model.name, model.dtype, model.param_dtype)
-    backbone = dataclasses.replace(backbone, params=sharding.shard_params(backbone.params, mesh))
-    prepared = _prepared(settings, backbone, stage1_too)
-    job = Job(settings, folder, results, backbone, prepared, mesh)
-    _check_job(job)  # before anything is written: a mistake must not claim the folder
-    _describe(job)
-    return job
-
-
-def _check_job(job: Job) -> None:
-    """What can only be told with the backbone and the data at hand, but before any training."""
-    stage1, stage2 = job.settings.transfer, job.settings.tune
-    for name in (stage1.init, stage2.init):
-        tune.initialiser(name, job.backbone, job.prepared.labels)
-    nothing = np.zeros((1, job.backbone.config.emb_dim), np.float32)
-    for method in stage2.methods:
-        tune.tuning(method, stage2, initialisers.uniform(), nothing)
-    for recipe in (stage1, stage2):
-        sharding.check_divides(recipe.batch_size // recipe.accumulate, job.mesh)
-
-
-def _prepared(settings: Settings, backbone: Backbone, stage1_too: bool) -> data.Prepared:
-    if settings.data.prepared:
-        found = prepared_data.manifest(settings.data.prepared)
-        if found.get('vocabulary') != backbone.vocabulary.fingerprint:
-            raise UserError(
-                f'{settings.data.prepared} was prepared with another vocabulary than that of '
-                f'{backbone.name!r}; prepare it again with this --model.'
-            )
-        return prepared_data.read_task(settings.data.prepared)
-    longest = max(settings.tune.length, settings.transfer.length)
-    seen = settings.transfer.steps * settings.transfer.batch_size if stage1_too else 0
-    return data.prepare(settings.data, backbone, prompt_length=longest, lesson_rows=seen)
 
 
 def prepare(settings: Settings, folder: Path) -> dict[str, int]:
@@ -140,62 +30,8 @@ def prepare(settings: Settings, folder: Path) -> dict[str, int]:
     """
     backbone = backbones.load(settings.model.name)
     about = {'vocabulary': backbone.vocabulary.fingerprint, 'settings': settings.as_dict()}
-    made = prepared_data.write_task(folder, _prepared(settings, backbone, True), about)
+    made = prepared_data.write_task(folder, prepared_task(settings, backbone, True), about)
     return made['splits']
-
-
-def check(settings: Settings) -> None:
-    """Settings that exclude each other.
-
-    Raises:
-      UserError: with the first contradiction.
-    """
-    stage1, stage2 = settings.transfer, settings.tune
-    if 'pt2tt' in stage2.methods and not stage2.source and stage1.length >= stage2.length:
-        raise UserError(
-            f'Transfer.length (m = {stage1.length}) must be smaller than Tune.length '
-            f'(n = {stage2.length}): PT2TT trains n - m tokens.'
-        )
-    if not stage2.seeds or not stage2.methods:
-        raise UserError('Tune.seeds and Tune.methods each need at least one entry.')
-
-
-def _describe(job: Job) -> None:
-    prepared, backbone, values = job.prepared, job.backbone, job.results.values
-    sizes = {name: len(split) for name, split in prepared.splits().items()}
-    labels = prepared.test.student.labels
-    values.setdefault('version', distribution.version('pt2tt-jax'))
-    values.setdefault('created', datetime.now().isoformat(timespec='seconds'))
-    values.setdefault('command', ' '.join(['pt2tt', *sys.argv[1:]]))
-    values.setdefault('machine', machine())
-    values.setdefault(
-        'backbone',
-        {
-            'name': backbone.name,
-            'fingerprint': backbone.fingerprint,
-            'version': backbone.config.version,
-            'parameters': sum(leaf.size for leaf in jax.tree.leaves(backbone.params)),
-        },
-    )
-    values.setdefault(
-        'data',
-        sizes
-        | {
-            'name': prepared.name,
-            'fields': prepared.fields,
-            'labels': prepared.labels,
-            'cut': {name: split.cut for name, split in prepared.splits().items()},
-            'input_format': job.settings.data.input_format,
-            'verbaliser': job.settings.data.verbaliser,
-            'reported_on': 'test',
-            'majority': evaluate.accuracy(labels, labels).majority,
-            'note': prepared.note,
-        },
-    )
-    job.results.write()
-    keys = job.folder / 'splits.json'
-    if prepared.keys and not keys.exists():
-        keys.write_text(json.dumps(prepared.keys))
 
 
 def zero_shot(job: Job) -> dict[str, Any]:

@@ -9,12 +9,12 @@ from pathlib import Path
 import jax
 import numpy as np
 import toys
-from pt2tt_jax.tasks import Example
 
 from pt2tt_jax import backbone as backbones
 from pt2tt_jax import features, methods, sharding, tune
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.settings import Tune
+from pt2tt_jax.tasks import Example
 from pt2tt_jax.tuning import flatten
 
 MESHES = ((1, 1), (4, 2))

@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from pt2tt_jax.errors import UserError
 from pt2tt_jax.tasks import catalogue
 from pt2tt_jax.tasks.datasets import DATASETS
 from pt2tt_jax.tasks.patterns import MASK
 from pt2tt_jax.tasks.templates import Template
-
-from pt2tt_jax.errors import UserError
 
 DATA = Path(os.environ.get('PT2TT_DATA', Path(__file__).parents[2] / 'shared/data'))
 SEQIO_NAME = re.compile(r'^[\w.:#]+$')  # seqio.dataset_providers

@@ -5,7 +5,6 @@ from __future__ import annotations
 import jax
 import numpy as np
 import pytest
-from pt2tt_jax.tasks import Example
 from scipy import special
 from toys import logits_of
 
@@ -14,6 +13,7 @@ from pt2tt_jax.evaluate import Model, accuracy, nearest_label
 from pt2tt_jax.features import EOS, Encoded
 from pt2tt_jax.methods.initialisers import text
 from pt2tt_jax.saved import PROMPT
+from pt2tt_jax.tasks import Example
 
 LABELS = [np.array([96, EOS]), np.array([97, 98, EOS]), np.array([40, EOS])]
 

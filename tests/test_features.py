@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from pt2tt_jax.tasks import Example
 
 from pt2tt_jax import features
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.features import EOS, Shuffled
+from pt2tt_jax.tasks import Example
 
 
 def example(inputs: str, targets: str = 'good', label: int | None = 0) -> Example:

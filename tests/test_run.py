@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from pt2tt_jax import backbone as backbones
-from pt2tt_jax import data, run, saved, settings
+from pt2tt_jax import data, job, run, saved, settings
 from pt2tt_jax.cli import main
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.t5 import huggingface
@@ -310,7 +310,7 @@ def test_truncated_prompt_and_checkpoint_are_named(finished, folder, tmp_path, c
 
 def test_cut_texts_are_counted(folder, tmp_path, caplog):
     with caplog.at_level('WARNING'):
-        run.start(
+        job.start(
             settings.load(
                 bindings=[
                     f'Model.name = {str(folder / "t5")!r}',
@@ -331,7 +331,7 @@ def test_cut_texts_are_counted(folder, tmp_path, caplog):
 
 def test_check_rejects_m_not_below_n():
     with pytest.raises(UserError, match='m = 9'):
-        run.check(settings.load(bindings=['Transfer.length = 9', 'Tune.length = 9']))
+        job.check(settings.load(bindings=['Transfer.length = 9', 'Tune.length = 9']))
 
 
 @pytest.mark.shared

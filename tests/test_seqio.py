@@ -13,18 +13,19 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+
+from pt2tt_jax import backbone as backbones
+from pt2tt_jax import data, evaluate, features, prepared
+from pt2tt_jax.backbone import Backbone
+from pt2tt_jax.errors import UserError
+from pt2tt_jax.job import Job
+from pt2tt_jax.settings import Data, Model, Settings, Transfer, Tune
+from pt2tt_jax.t5 import vocabulary
+from pt2tt_jax.t5.vocabulary import Vocabulary
 from pt2tt_jax.tasks import catalogue
 from pt2tt_jax.tasks.datasets import dataset
 from pt2tt_jax.tasks.splits import comparison_rows
 from pt2tt_jax.tasks.templates import Template
-
-from pt2tt_jax import backbone as backbones
-from pt2tt_jax import data, evaluate, features, prepared, run
-from pt2tt_jax.backbone import Backbone
-from pt2tt_jax.errors import UserError
-from pt2tt_jax.settings import Data, Model, Settings, Transfer, Tune
-from pt2tt_jax.t5 import vocabulary
-from pt2tt_jax.t5.vocabulary import Vocabulary
 
 seqio = pytest.importorskip('seqio')
 from pt2tt_jax.tasks import converters, seqio_evaluation, seqio_sources, seqio_tasks  # noqa: E402
@@ -331,7 +332,7 @@ def _lively(path, leaf):
 
 
 @pytest.fixture(scope='module')
-def job(two_words, toy_config, tmp_path_factory) -> run.Job:
+def job(two_words, toy_config, tmp_path_factory) -> Job:
     """What `pt2tt eval` measures with, on demo_sentiment and a toy."""
     small = toy_config('1.1').replace(vocab_size=8)
     # A seed whose answers are neither all the same nor all outside the labels.
@@ -341,7 +342,7 @@ def job(two_words, toy_config, tmp_path_factory) -> run.Job:
     settings = Settings(Model(), texts, Transfer(), Tune())
     made = data.prepare(settings.data, backbone, prompt_length=4)
     folder = tmp_path_factory.mktemp('job')
-    return run.Job(settings, folder, None, backbone, made, None)  # pyright: ignore
+    return Job(settings, folder, None, backbone, made, None)  # pyright: ignore
 
 
 def test_evaluator_gives_our_numbers(job):

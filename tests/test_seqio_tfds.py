@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pt2tt_jax.tasks.datasets import dataset
-from pt2tt_jax.tasks.parsing import identity
 
 from pt2tt_jax.errors import UserError
+from pt2tt_jax.tasks.datasets import dataset
+from pt2tt_jax.tasks.parsing import identity
 
 seqio = pytest.importorskip('seqio')
 tfds = pytest.importorskip('tensorflow_datasets')

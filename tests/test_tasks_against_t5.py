@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+
 from pt2tt_jax.tasks.datasets import dataset
 from pt2tt_jax.tasks.examples import Example, to_examples
 from pt2tt_jax.tasks.formats import FORMATS

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+
 from pt2tt_jax.tasks.demo import DEMO_ENTAILMENT, DEMO_SENTIMENT, demo_templates
 from pt2tt_jax.tasks.examples import to_examples
 from pt2tt_jax.tasks.families import load_family

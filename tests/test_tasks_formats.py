@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pytest
+
+from pt2tt_jax.errors import UserError
 from pt2tt_jax.tasks.datasets import DATASETS, dataset
 from pt2tt_jax.tasks.examples import Example, to_examples
 from pt2tt_jax.tasks.formats import FORMATS, formatter
 from pt2tt_jax.tasks.labels import VERBALISERS, options, words
 from pt2tt_jax.tasks.patterns import ATTEMPT_PATTERNS, LMBFF_PATTERNS, MANUAL_PATTERNS
 from pt2tt_jax.tasks.templates import SLOT, Template
-
-from pt2tt_jax.errors import UserError
 
 BOOLQ = {'question': 'is it', 'passage': 'It is.', 'label': 1, 'idx': 3}
 MNLI = {'premise': 'It rains. ', 'hypothesis': 'It is wet.', 'label': 0, 'idx': 4}

@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 
 import pytest
+
+from pt2tt_jax.errors import UserError
 from pt2tt_jax.tasks import metrics
 from pt2tt_jax.tasks.datasets import DATASETS, dataset
 from pt2tt_jax.tasks.examples import Example
-
-from pt2tt_jax.errors import UserError
 
 
 def made(options, *labels):

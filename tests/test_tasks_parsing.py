@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
+
+from pt2tt_jax.errors import UserError
 from pt2tt_jax.tasks.datasets import dataset
 from pt2tt_jax.tasks.examples import to_examples
 from pt2tt_jax.tasks.parsing import identity, parse
 from pt2tt_jax.tasks.readers import custom
-
-from pt2tt_jax.errors import UserError
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ import gzip
 import json
 
 import pytest
-from pt2tt_jax.tasks.datasets import DATASETS, dataset
-from pt2tt_jax.tasks.readers import custom, read, read_rows, rows, split_file
 
 from pt2tt_jax.errors import UserError
+from pt2tt_jax.tasks.datasets import DATASETS, dataset
+from pt2tt_jax.tasks.readers import custom, read, read_rows, rows, split_file
 
 OWN = custom(('text',), labels=('negative', 'positive'))
 GOOD = '{"text": "fine", "label": "positive"}\n'

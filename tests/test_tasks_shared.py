@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from pt2tt_jax.tasks.datasets import dataset
 from pt2tt_jax.tasks.examples import to_examples
 from pt2tt_jax.tasks.families import load_family

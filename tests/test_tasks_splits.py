@@ -7,10 +7,10 @@ import json
 import random
 
 import pytest
-from pt2tt_jax.tasks.datasets import DATASETS, dataset
-from pt2tt_jax.tasks.splits import HALVED, LARGE, SPLITS, comparison_rows, indices, order, part
 
 from pt2tt_jax.errors import UserError
+from pt2tt_jax.tasks.datasets import DATASETS, dataset
+from pt2tt_jax.tasks.splits import HALVED, LARGE, SPLITS, comparison_rows, indices, order, part
 
 # Sizes of validation, and of its two halves (ULPT Table 4, ATTEMPT attempt/data/tasks.py).
 HALVES = {

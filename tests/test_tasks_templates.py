@@ -6,13 +6,13 @@ import doctest
 import json
 
 import pytest
+
+from pt2tt_jax.errors import UserError
 from pt2tt_jax.tasks import metrics, prepare, templates
 from pt2tt_jax.tasks.datasets import DATASETS, dataset
 from pt2tt_jax.tasks.families import load_family, unusable
 from pt2tt_jax.tasks.readers import custom
 from pt2tt_jax.tasks.templates import T5, Template, answer, apply, fill, find
-
-from pt2tt_jax.errors import UserError
 
 
 @pytest.mark.parametrize('module', [templates, prepare, metrics])

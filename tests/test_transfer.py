@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from pt2tt_jax.tasks import Example
 from scipy import special
 from toys import logits_of
 
@@ -17,6 +16,7 @@ from pt2tt_jax.errors import UserError
 from pt2tt_jax.features import Encoded
 from pt2tt_jax.methods import initialisers
 from pt2tt_jax.settings import Transfer
+from pt2tt_jax.tasks import Example
 from pt2tt_jax.teacher import Lesson
 from pt2tt_jax.transfer import Transferred
 

@@ -7,13 +7,13 @@ import dataclasses
 import ml_dtypes
 import numpy as np
 import pytest
-from pt2tt_jax.tasks import Example
 
 from pt2tt_jax import evaluate, features, methods, train, tune
 from pt2tt_jax.features import EOS, Encoded
 from pt2tt_jax.methods import initialisers
 from pt2tt_jax.saved import PROMPT, SOURCE_PROMPT
 from pt2tt_jax.settings import Tune
+from pt2tt_jax.tasks import Example
 from pt2tt_jax.tuning import Tuning, combine, flatten, unflatten
 
 LABELS = [np.array([96, EOS]), np.array([97, EOS])]
