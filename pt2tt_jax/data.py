@@ -170,6 +170,7 @@ def prepare(
     scribe = _Scribe(settings, source, backbone, chosen, prompt_length)
     words = labels.words(source, settings.verbaliser) if source.labels else ()
     ids = backbone.vocabulary.encode(list(words)) if words else []
+    _check_words(words, ids, settings.target_length)
     students = {split: scribe.student(split, rows[split]) for split in SPLITS}
     for split, encoded in students.items():
         _warn_cut(split, encoded)
@@ -221,6 +222,7 @@ class _Scribe:
         for template in self.templates:
             write = formats.formatter(template.name, [template], self.settings.verbaliser)
             found[template.name] = self._encode(self.examples(split, rows, write), 0)
+            _warn_cut(f'{split} under {template.name}', found[template.name])
         return found
 
     def _encode(self, examples: Sequence[tasks.Example], room: int) -> Encoded:
@@ -234,14 +236,30 @@ class _Scribe:
 
 
 def _warn_cut(split: str, encoded: Encoded) -> None:
-    if encoded.cut:
-        logger.warning(
-            '%d of %d texts of %s are longer than the limit and lose their end; raise '
-            'Data.input_length to keep them whole.',
-            encoded.cut,
-            len(encoded),
-            split,
-        )
+    for count, what, setting in (
+        (encoded.cut, 'texts', 'Data.input_length'),
+        (encoded.cut_targets, 'targets', 'Data.target_length'),
+    ):
+        if count:
+            logger.warning(
+                '%d of %d %s of %s are longer than the limit and lose their end; raise %s to keep '
+                'them whole.',
+                count,
+                len(encoded),
+                what,
+                split,
+                setting,
+            )
+
+
+def _check_words(words: Sequence[str], ids: Sequence[np.ndarray], length: int) -> None:
+    """Label words that lost their end could become equal."""
+    for word, one in zip(words, ids, strict=True):
+        if len(one) >= length:
+            raise UserError(
+                f'The label word {word!r} takes {len(one) + 1} tokens with its end; raise '
+                f'Data.target_length above {length}.'
+            )
 
 
 def _sample(rows: list[Row], most: int, seed: int) -> list[Row]:

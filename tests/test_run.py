@@ -348,3 +348,21 @@ def test_comparison_splits_are_disjoint_halves(tmp_path):
     }
     texts = [{row['sentence1'] + row['sentence2'] for row in rows[s]} for s in rows]
     assert not texts[1] & texts[2]
+
+
+def test_label_words_must_fit(folder, tmp_path, capsys):
+    words = {'negative': 'not at all', 'positive': 'very much'}
+    for split in ('train', 'val'):
+        text = (folder / f'{split}.jsonl').read_text()
+        for name, word in words.items():
+            text = text.replace(name, word)
+        (tmp_path / f'{split}.jsonl').write_text(text)
+    arguments = [
+        f'--train={tmp_path / "train.jsonl"}',
+        f'--validation={tmp_path / "val.jsonl"}',
+        '--labels=not at all,very much',
+        '--gin.Data.target_length=2',
+    ]
+    flags = {flag.partition('=')[0] for flag in arguments}
+    kept = [a for a in command(folder, tmp_path / 'out') if a.partition('=')[0] not in flags]
+    assert "'not at all' takes 4 tokens" in failure(capsys, [*kept, *arguments])
