@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ from pt2tt_jax.objectives import Objective, forward
 from pt2tt_jax.settings import Recipe
 from pt2tt_jax.tuning import Params, merge
 from pt2tt_jax.writers import MetricLog
+
+logger = logging.getLogger('pt2tt')
 
 Batch = dict[str, np.ndarray]
 Scores = list[dict[str, float]]  # one entry a member; 'score' ranks checkpoints, higher is better
@@ -251,11 +254,23 @@ class _Loop:
         if number % self.recipe.evaluation_period == 0 or final:
             values = {name: value.tolist() for name, value in jax.device_get(metrics).items()}
             self.bar.set_postfix(loss=f'{np.mean(values["loss"]):.3f}')
+            self._warn_diverged(number, values['loss'])
             state = self.evaluate(state, values)
         if number % self.recipe.checkpoint_period == 0 or final:
             self.log.flush()  # what a checkpoint follows must be on disk before it
             self.checkpoints.save(number, state)
         return state
+
+    def _warn_diverged(self, number: int, losses: list[float]) -> None:
+        named = zip(self.problem.names, losses, strict=True)
+        lost = [name for name, value in named if not np.isfinite(value)]
+        if lost:
+            logger.warning(
+                'The loss of %s is not finite at step %d; a lower learning rate or clip = 1.0 may '
+                'keep it.',
+                ', '.join(lost),
+                number,
+            )
 
     def evaluate(self, state: State, values: dict[str, list[float]]) -> State:
         """Scores every member, and logs the scores together with `values`."""

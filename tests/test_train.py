@@ -166,3 +166,12 @@ def test_metrics_name_their_member(tmp_path):
     }
     assert {'loss/m0', 'gradient_norm/m1'} <= set(fitted.curves[1])
     assert fitted.curves[-1]['nats/m0'] < fitted.curves[0]['nats/m0']
+
+
+def test_members_that_diverge_are_named(tmp_path, caplog):
+    starts = prompts(2)
+    starts[1, 0, 0] = np.nan
+    with caplog.at_level('WARNING', logger='pt2tt'):
+        train.fit(make_problem(starts, RECIPE), RECIPE, tmp_path)
+    assert 'The loss of m1 is not finite at step 3' in caplog.text
+    assert 'm0' not in caplog.text
