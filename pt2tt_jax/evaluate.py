@@ -14,52 +14,96 @@ from flax import linen as nn
 from jaxtyping import Float
 from tqdm import tqdm
 
-from pt2tt_jax import features, objectives, saved
+from pt2tt_jax import features, methods, objectives, saved
 from pt2tt_jax.backbone import Backbone
+from pt2tt_jax.errors import UserError
 from pt2tt_jax.features import Encoded
-from pt2tt_jax.methods import prompt
 from pt2tt_jax.t5 import decoding, scoring
 from pt2tt_jax.t5.config import T5Config
 from pt2tt_jax.t5.network import Transformer
-from pt2tt_jax.tuning import Params, Tuned, flatten, merge, unflatten
+from pt2tt_jax.tuning import Params, Tuned, Tuning, flatten, merge, soft_tokens, unflatten
 
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A network with its parameters and the virtual tokens that go before its inputs."""
+    """A network with its parameters, and the tokens that go around its inputs."""
 
     module: nn.Module
     params: Params
-    prompt: np.ndarray = dataclasses.field(default_factory=lambda: features.NO_PROMPT)
+    around: features.Frame = features.BARE
 
 
 @functools.cache
 def _behind_prompt(config: T5Config, length: int) -> nn.Module:
     """One module for all prompts of a length, so that they share what is compiled for it."""
-    return Tuned(Transformer(config), prompt(length))
+    return Tuned(Transformer(config), methods.prompt(length))
 
 
-def prompted(backbone: Backbone, rows: Float[np.ndarray, 'prompt embed']) -> Model:
-    """`backbone` behind the soft prompt `rows`."""
+def prompted(
+    backbone: Backbone,
+    rows: Float[np.ndarray, 'prompt embed'],
+    around: features.Frame | None = None,
+) -> Model:
+    """`backbone` with the soft prompt `rows`, before each text unless `around` says otherwise."""
     table = unflatten({saved.PROMPT: np.asarray(rows, np.float32)})
     return Model(
         _behind_prompt(backbone.config, len(rows)),
         merge(table, backbone.params),
-        features.virtual_tokens(backbone.config.vocab_size, len(rows)),
+        around or features.frame(backbone.config.vocab_size, soft_tokens(len(rows))),
     )
 
 
-def restored(backbone: Backbone, tensors: Mapping[str, np.ndarray]) -> Model | None:
-    """`backbone` with saved parameters: a soft prompt, or new values of its own leaves.
+def restored(
+    backbone: Backbone, tensors: Mapping[str, np.ndarray], about: Mapping[str, Any] | None = None
+) -> Model:
+    """`backbone` with saved parameters.
 
-    None when `tensors` holds leaves that only the method that made them knows how to use.
+    Args:
+      backbone: what they were trained on.
+      tensors: a soft prompt, new values of the backbone's own leaves, or leaves of any method.
+      about: the metadata they were saved with; it says how the method is made.
+
+    Raises:
+      UserError: when the leaves are not those of the method.
     """
+    made = (about or {}).get('tuning', {})
     if set(tensors) == {saved.PROMPT}:
-        return prompted(backbone, tensors[saved.PROMPT])
-    if set(tensors) <= set(flatten(backbone.params)):
-        placed = {path: jnp.asarray(leaf) for path, leaf in tensors.items()}
-        return Model(backbone.module, merge(unflatten(placed), backbone.params))
-    return None
+        rows = tensors[saved.PROMPT]
+        before = made.get('before') or soft_tokens(len(rows))
+        around = features.frame(backbone.config.vocab_size, before, made.get('after', ()))
+        return prompted(backbone, rows, around)
+    tuning = _tuning(backbone, made, (about or {}).get('labels', ())) if made else Tuning()
+    module = Tuned(backbone.module, tuning) if made else backbone.module
+    wanted = {path for path in flatten(_shapes(module)) if tuning.owns(path)}
+    own = set(flatten(backbone.params))
+    if not wanted <= set(tensors) or not set(tensors) <= wanted | own:
+        odd = sorted((set(tensors) - own) ^ wanted)
+        raise UserError(
+            f'The saved parameters are not those of the method {made.get("method", "full")!r}: '
+            f'{odd[0]} is in one of the two alone.'
+        )
+    placed = {path: jnp.asarray(leaf) for path, leaf in tensors.items()}
+    params = merge(unflatten(placed), backbone.params)
+    return Model(module, params, tuning.frame(backbone.config.vocab_size))
+
+
+def _tuning(backbone: Backbone, made: Mapping[str, Any], labels: Sequence[str]) -> Tuning:
+    """The tuning that saved parameters were trained with; starts matter no more."""
+    known = {
+        'length': made['length'],
+        'config': backbone.config,
+        'vocabulary': backbone.vocabulary,
+        'labels': backbone.vocabulary.encode(labels) if labels else [],
+        'tasks': made['tasks'],
+        'sources': {name: np.zeros(shape, np.float32) for name, shape in made['sources'].items()},
+    }
+    return methods.build(made['method'], known, made['options'])
+
+
+def _shapes(module: nn.Module) -> Params:
+    token = jax.ShapeDtypeStruct((1, 1), jnp.int32)
+    init = functools.partial(module.init, enable_dropout=False)
+    return jax.eval_shape(init, jax.random.key(0), token, token, token)['params']
 
 
 Answer = Callable[[np.ndarray, jax.Array], Any]
@@ -79,7 +123,7 @@ def _ask(model: Model, split: Encoded, size: int, answer: Answer) -> list[Any]:
     bar = tqdm(total=len(split), desc='evaluation', unit='ex', disable=None, leave=False, delay=3)
     for start in range(0, len(order), size):
         rows = order[start : start + size]
-        inputs = [np.concatenate([model.prompt, split.inputs[i]]) for i in np.resize(rows, size)]
+        inputs = [split.framed(i, model.around) for i in np.resize(rows, size)]
         longest = max(map(len, inputs))
         tokens = features.padded(inputs, features.bucket(longest, per_doubling=2))
         said = jax.device_get(answer(tokens, decoding.encode(model.module, variables, tokens)))
@@ -177,7 +221,7 @@ def cross_entropy(model: Model, encoded: Encoded, batch_size: int = 32) -> float
     order = np.argsort([len(ids) for ids in encoded.inputs], kind='stable')
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        batch = features.batch(encoded, np.resize(rows, batch_size), model.prompt)
+        batch = features.batch(encoded, np.resize(rows, batch_size), model.around)
         batch['decoder_loss_weights'][len(rows) :] = 0.0
         total += np.asarray(_nats(model.module, model.params, batch))
     return float(total[0] / total[1])

@@ -17,7 +17,6 @@ import numpy as np
 from pt2tt_jax.errors import UserError
 
 EOS = 1
-NO_PROMPT = np.zeros(0, np.int32)
 Batch = dict[str, np.ndarray]
 
 
@@ -37,6 +36,49 @@ class Tokenizer(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
+class Frame:
+    """What stands around every text: soft prompts, and the words between them.
+
+    Attributes:
+      before: token ids in front of a text, one row a task.
+      after: token ids between a text and its EOS.
+    """
+
+    before: np.ndarray
+    after: np.ndarray
+
+    @property
+    def length(self) -> int:
+        """Tokens that it adds to each text."""
+        return self.before.shape[1] + self.after.shape[1]
+
+    def __call__(self, ids: np.ndarray, task: int = 0) -> np.ndarray:
+        """`ids`, which end in EOS, in the frame of `task`."""
+        return np.concatenate([self.before[task], ids[:-1], self.after[task], ids[-1:]])
+
+
+def frame(
+    vocab_size: int, before: Sequence[int] = (), after: Sequence[int] = (), tasks: int = 1
+) -> Frame:
+    """The frame of a tuning's tokens: -1 stands for soft token 0, -2 for 1, and so on.
+
+    Ids that are not negative are the vocabulary's own. With several tasks, each has as many soft
+    tokens of its own, task after task.
+    """
+    soft = sum(token < 0 for token in (*before, *after))
+
+    def rows(tokens: Sequence[int]) -> np.ndarray:
+        ids = np.asarray(tokens, np.int32)[None]
+        firsts = vocab_size + soft * np.arange(tasks, dtype=np.int32)[:, None]
+        return np.where(ids < 0, firsts - 1 - ids, ids).astype(np.int32)
+
+    return Frame(rows(before), rows(after))
+
+
+BARE = frame(0)
+
+
+@dataclasses.dataclass(frozen=True)
 class Encoded:
     """A split as token ids, row by row.
 
@@ -46,6 +88,7 @@ class Encoded:
       labels: index of each example's label, -1 where it has none.
       target_length: the limit of a target, whatever the targets are.
       cut, cut_targets: how many were longer than the limit and lost their end.
+      tasks: number of each example's task, where several are trained together.
     """
 
     inputs: list[np.ndarray]
@@ -54,6 +97,7 @@ class Encoded:
     target_length: int
     cut: int = 0
     cut_targets: int = 0
+    tasks: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -70,7 +114,12 @@ class Encoded:
             [self.targets[i] for i in rows],
             self.labels[np.asarray(rows, int)],
             self.target_length,
+            tasks=None if self.tasks is None else self.tasks[np.asarray(rows, int)],
         )
+
+    def framed(self, row: int | np.integer, around: Frame) -> np.ndarray:
+        """The encoder input of an example: its text in the frame of its task."""
+        return around(self.inputs[row], 0 if self.tasks is None else int(self.tasks[row]))
 
 
 def encode(
@@ -147,16 +196,16 @@ def bucket(length: int, per_doubling: int = 4) -> int:
 def batch(
     encoded: Encoded,
     rows: Sequence[int] | np.ndarray,
-    prompt: np.ndarray = NO_PROMPT,
+    around: Frame = BARE,
     *,
     input_length: int | None = None,
     target_length: int | None = None,
 ) -> Batch:
-    """The examples `rows` as arrays of T5X's features, `prompt` in front of each input.
+    """The examples `rows` as arrays of T5X's features, each input in the frame `around`.
 
     Shapes are [rows, length]; a length not given is that of the smallest bucket that fits.
     """
-    inputs = padded([np.concatenate([prompt, encoded.inputs[i]]) for i in rows], input_length)
+    inputs = padded([encoded.framed(i, around) for i in rows], input_length)
     targets = padded([encoded.targets[i] for i in rows], target_length or encoded.target_bucket)
     return {
         'encoder_input_tokens': inputs,

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import sys
+from collections.abc import Callable
 from datetime import datetime
 from importlib import metadata as distribution
 from pathlib import Path
@@ -15,22 +16,25 @@ import jax
 import numpy as np
 
 from pt2tt_jax import backbone as backbones
-from pt2tt_jax import data, evaluate, sharding, tune
+from pt2tt_jax import data, evaluate, methods, saved, sharding, tune
 from pt2tt_jax import prepared as prepared_data
 from pt2tt_jax.backbone import Backbone
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.features import Encoded
-from pt2tt_jax.methods import initialisers
 from pt2tt_jax.results import Results, machine
 from pt2tt_jax.settings import Settings
 from pt2tt_jax.tasks import metrics
+from pt2tt_jax.tuning import Tuning
 
 logger = logging.getLogger('pt2tt')
 
 
 @dataclasses.dataclass
 class Job:
-    """One run: its settings, its backbone and data, and the folder that takes the results."""
+    """One run: its settings, its backbone and data, and the folder that takes the results.
+
+    `sources` are saved prompts of other tasks, for methods that draw on several.
+    """
 
     settings: Settings
     folder: Path
@@ -38,6 +42,18 @@ class Job:
     backbone: Backbone
     prepared: data.Prepared
     mesh: jax.sharding.Mesh
+    sources: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    def tuning(self, method: str, source: np.ndarray | None = None) -> Tuning:
+        """The tuning of a method for this task; `source` is P_in of PT2TT."""
+        return tune.tuning(
+            method,
+            self.settings,
+            self.backbone,
+            self.prepared.labels,
+            source=source,
+            sources=self.sources,
+        )
 
     @property
     def plain(self) -> evaluate.Model:
@@ -96,21 +112,23 @@ def start(settings: Settings, folder: Path, *, stage1_too: bool = True) -> Job:
     backbone = backbones.load(model.name, model.dtype, model.param_dtype)
     backbone = dataclasses.replace(backbone, params=sharding.shard_params(backbone.params, mesh))
     prepared = prepared_task(settings, backbone, stage1_too)
-    job = Job(settings, folder, results, backbone, prepared, mesh)
-    _check_job(job)  # before anything is written: a mistake must not claim the folder
+    sources = {Path(p).stem: prompt_rows(backbone, p) for p in settings.tune.sources}
+    job = Job(settings, folder, results, backbone, prepared, mesh, sources)
+    _check_job(job, stage1_too)  # before anything is written: a mistake must not claim the folder
     _describe(job)
     return job
 
 
-def _check_job(job: Job) -> None:
+def _check_job(job: Job, stage1_too: bool) -> None:
     """What can only be told with the backbone and the data at hand, but before any training."""
     stage1, stage2 = job.settings.transfer, job.settings.tune
-    for name in (stage1.init, stage2.init):
-        tune.initialiser(name, job.backbone, job.prepared.labels)
-    nothing = np.zeros((1, job.backbone.config.emb_dim), np.float32)
+    tune.initialiser(stage1.init, job.backbone, job.prepared.labels)
+    width = job.backbone.config.emb_dim
+    later = {'stage 1': np.zeros((stage1.length, width), np.float32)} if stage1_too else {}
+    trial = dataclasses.replace(job, sources=job.sources or later)
     for method in stage2.methods:
-        tune.tuning(method, stage2, initialisers.uniform(), nothing)
-    for recipe in (stage1, stage2):
+        trial.tuning(method, np.zeros((1, width), np.float32))
+    for recipe in (stage1, *(job.settings.of(method) for method in stage2.methods)):
         sharding.check_divides(recipe.batch_size // recipe.accumulate, job.mesh)
 
 
@@ -124,9 +142,37 @@ def prepared_task(settings: Settings, backbone: Backbone, stage1_too: bool) -> d
                 f'{backbone.name!r}; prepare it again with this --model.'
             )
         return prepared_data.read_task(settings.data.prepared)
-    longest = max(settings.tune.length, settings.transfer.length)
+    longest = max(settings.transfer.length, *map(_frame(settings, backbone), settings.tune.methods))
     seen = settings.transfer.steps * settings.transfer.batch_size if stage1_too else 0
     return data.prepare(settings.data, backbone, prompt_length=longest, lesson_rows=seen)
+
+
+def _frame(settings: Settings, backbone: Backbone) -> Callable[[str], int]:
+    """Method -> the tokens that it puts around each text, whatever the task."""
+    width = backbone.config.emb_dim
+
+    def length(method: str) -> int:
+        recipe = dataclasses.replace(settings.of(method), init='uniform')
+        plain = dataclasses.replace(settings, tunes=dict.fromkeys(methods.METHODS, recipe))
+        rows = np.zeros((1, width), np.float32)
+        some = {'': np.zeros((recipe.length, width), np.float32)}
+        chosen = tune.tuning(method, plain, backbone, source=rows, sources=some)
+        return chosen.frame(backbone.config.vocab_size).length
+
+    return length
+
+
+def prompt_rows(backbone: Backbone, path: str | Path) -> np.ndarray:
+    """The rows of a saved soft prompt that was made for `backbone`.
+
+    Raises:
+      UserError: when it was made for another one, or the file holds something else.
+    """
+    tensors, about = saved.load(path)
+    saved.check_fits(path, about, backbone)
+    if set(tensors) != {saved.PROMPT}:
+        raise UserError(f'{path} holds no soft prompt, but {", ".join(list(tensors)[:3])}.')
+    return tensors[saved.PROMPT]
 
 
 def check(settings: Settings) -> None:
@@ -136,7 +182,8 @@ def check(settings: Settings) -> None:
       UserError: with the first contradiction.
     """
     stage1, stage2 = settings.transfer, settings.tune
-    if 'pt2tt' in stage2.methods and not stage2.source and stage1.length >= stage2.length:
+    named = {part for method in stage2.methods for part in method.split('+')}
+    if 'pt2tt' in named and not stage2.source and stage1.length >= stage2.length:
         raise UserError(
             f'Transfer.length (m = {stage1.length}) must be smaller than Tune.length '
             f'(n = {stage2.length}): PT2TT trains n - m tokens.'

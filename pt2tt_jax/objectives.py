@@ -17,7 +17,8 @@ from jaxtyping import Array, Float, Int
 
 Leaf = jax.Array | np.ndarray
 Batch = Mapping[str, jax.Array]
-Objective = Callable[[jax.Array, Batch], tuple[jax.Array, jax.Array]]
+Objective = Callable[[Any, Batch], tuple[jax.Array, jax.Array]]  # of what a forward gives
+Forward = Callable[..., tuple[Any, jax.Array]]  # see `penalised`
 
 
 class TeacherLogits(NamedTuple):
@@ -36,6 +37,18 @@ def forward(module: Any, params: Any, batch: Batch, dropout: jax.Array | None = 
 
     `dropout` is a random key; without one nothing is dropped.
     """
+    return _apply(module, params, batch, dropout)
+
+
+def penalised(
+    module: Any, params: Any, batch: Batch, dropout: jax.Array | None = None
+) -> tuple[jax.Array, jax.Array]:
+    """As `forward`, and the sum of what inserts put into the collection 'losses', per example."""
+    logits, sown = _apply(module, params, batch, dropout, mutable=['losses'])
+    return logits, sum(map(jnp.sum, jax.tree.leaves(sown)), jnp.zeros(()))
+
+
+def _apply(module, params, batch, dropout, **options) -> Any:
     return module.apply(
         {'params': params},
         batch['encoder_input_tokens'],
@@ -45,6 +58,7 @@ def forward(module: Any, params: Any, batch: Batch, dropout: jax.Array | None = 
         decoder_segment_ids=batch.get('decoder_segment_ids'),
         enable_dropout=dropout is not None,
         rngs=None if dropout is None else {'dropout': dropout},
+        **options,
     )
 
 

@@ -46,11 +46,7 @@ class Predictor:
         saved.check_fits(path, self.about, self.backbone)
         params = jax.device_put(self.backbone.params)
         placed = dataclasses.replace(self.backbone, params=params)
-        restored = evaluate.restored(placed, tensors)
-        if restored is None:
-            method = self.about['method']
-            raise UserError(f'{path} is of the method {method!r}, which predict cannot load.')
-        self.model = restored
+        self.model = evaluate.restored(placed, tensors, self.about)
         self.input_length = input_length or self.about['input_length']
 
     def __call__(self, texts: Sequence[str]) -> list[Prediction]:
@@ -60,7 +56,7 @@ class Predictor:
             self.backbone.vocabulary,
             input_length=self.input_length,
             target_length=1,
-            prompt_length=len(self.model.prompt),
+            prompt_length=self.model.around.length,
         )
         if encoded.cut:
             logger.warning(

@@ -7,7 +7,6 @@ keep checkpoints: the same command, started again, goes on where it was interrup
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,7 @@ import numpy as np
 from pt2tt_jax import backbone as backbones
 from pt2tt_jax import evaluate, report, saved, transfer, tune
 from pt2tt_jax import prepared as prepared_data
-from pt2tt_jax.errors import UserError
-from pt2tt_jax.job import Job, prepared_task, start
+from pt2tt_jax.job import Job, prepared_task, prompt_rows, start
 from pt2tt_jax.settings import Settings
 
 logger = logging.getLogger('pt2tt')
@@ -101,15 +99,13 @@ def stage2(
     job: Job, method: str, source: np.ndarray | None, template: str | None = None
 ) -> dict[str, Any]:
     """Trains `method` with every seed, saves the results and measures them."""
-    settings = job.settings.tune.of(method)
-    init = tune.initialiser(settings.init, job.backbone, job.prepared.labels)
-    chosen = tune.tuning(method, settings, init, source)
+    chosen = job.tuning(method, source)
     learned, curves = tune.tune(
         job.backbone,
         chosen,
         job.prepared.train,
         job.prepared.validation.student,
-        settings,
+        job.settings.of(method),
         job.folder / 'tune' / method,
         method=method,
         labels=job.prepared.label_ids,
@@ -117,11 +113,12 @@ def stage2(
     )
     seeds = []
     for one in learned:
-        tensors = tune.portable(one)
-        model = evaluate.restored(job.backbone, tensors) or one.model
+        tensors, made = tune.portable(one, job.settings, job.sources)
+        about = {'tuning': made, 'labels': job.prepared.labels}
+        model = evaluate.restored(job.backbone, tensors, about) if chosen.simpler else one.model
         found = {'seed': one.seed, 'step': one.step}
         found |= job.scores(model, job.prepared.test.student)
-        about = {'stage': 2, 'method': method, 'template': template, **found}
+        about = {'stage': 2, 'method': method, 'template': template, 'tuning': made, **found}
         save(job, f'{method}/seed{one.seed}', tensors, about)
         seeds.append(found)
     trained = sum(leaf.size for path, leaf in learned[0].trained.items() if chosen.trains(path))
@@ -141,9 +138,10 @@ def run(settings: Settings, folder: Path) -> dict[str, Any]:
     job = start(settings, folder)
     results = job.results
     results.section('zero_shot', lambda: zero_shot(job))
-    done = _once(lambda: stage1(job))
-    first = results.section('transfer', lambda: score_stage1(job, done()))
+    first = results.section('transfer', lambda: score_stage1(job, stage1(job)))
     logger.info('kept template: %s', first['chosen'])
+    if not job.sources:
+        job.sources = {name: source_rows(job, name) for name in first['kl']}
     for method in settings.tune.methods:
         template = first['chosen'] if method == 'pt2tt' else None
         source = source_rows(job, template) if template else None
@@ -161,11 +159,6 @@ def source_rows(job: Job, template: str) -> np.ndarray:
     return saved.load(path)[0][saved.PROMPT]
 
 
-def _once(make: Callable[[], Any]) -> Callable[[], Any]:
-    values: list[Any] = []
-    return lambda: values[0] if values else values.append(make()) or values[0]
-
-
 def transfer_only(settings: Settings, folder: Path) -> dict[str, Any]:
     """Stage 1 with its evaluation; see `run`."""
     job = start(settings, folder)
@@ -178,28 +171,18 @@ def transfer_only(settings: Settings, folder: Path) -> dict[str, Any]:
 def tune_only(settings: Settings, folder: Path) -> dict[str, Any]:
     """Stage 2 from the saved source prompt `Tune.source`, or any baseline; see `run`."""
     job = start(settings, folder, stage1_too=False)
-    source = _checked_source(job, settings.tune.source) if settings.tune.source else None
+    source = prompt_rows(job.backbone, settings.tune.source) if settings.tune.source else None
     for method in settings.tune.methods:
         job.results.section(f'tuned/{method}', lambda m=method: stage2(job, m, source))
     report.write(folder)
     return job.results.values
 
 
-def _checked_source(job: Job, path: str) -> np.ndarray:
-    tensors, about = saved.load(path)
-    saved.check_fits(path, about, job.backbone)
-    if saved.PROMPT not in tensors:
-        raise UserError(f'{path} holds no soft prompt, but {", ".join(tensors)}.')
-    return tensors[saved.PROMPT]
-
-
 def _restored(job: Job, path: Path) -> tuple[evaluate.Model, dict[str, int]]:
     tensors, about = saved.load(path)
     saved.check_fits(path, about, job.backbone)
-    model = evaluate.restored(job.backbone, tensors)
-    if model is None:
-        raise UserError(f'{path} is of the method {about["method"]!r}, which cannot be loaded.')
-    return model, {'seed': about.get('seed', 0), 'step': about.get('step', 0)}
+    found = {'seed': about.get('seed', 0), 'step': about.get('step', 0)}
+    return evaluate.restored(job.backbone, tensors, about), found
 
 
 def evaluate_prompts(settings: Settings, folder: Path, prompts: list[Path]) -> dict[str, Any]:

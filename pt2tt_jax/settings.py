@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import gin
 
@@ -191,24 +193,16 @@ class Tune(Recipe):
       init: of trained prompt rows: 'vocabulary', 'labels', 'uniform', 'text:some words', or a
         .npy file.
       source: a saved source prompt, for `pt2tt tune` without stage 1.
-      thaw: train the source prompt too.
+      sources: saved prompts of other tasks, for methods that draw on several.
       seeds: one run each.
-      full_learning_rate: of fine-tuning; that of prompts would wreck a backbone.
     """
 
     length: int = 100
     methods: tuple[str, ...] = ('pt2tt', 'prompt')
     init: str = 'vocabulary'
     source: str = ''
-    thaw: bool = False
+    sources: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0, 1, 2)
-    full_learning_rate: float = 3e-4
-
-    def of(self, method: str) -> Tune:
-        """These settings as `method` is trained with."""
-        if method != 'full':
-            return self
-        return dataclasses.replace(self, learning_rate=self.full_learning_rate)
 
     def __post_init__(self):
         super().__post_init__()
@@ -221,23 +215,43 @@ SECTIONS = (Model, Data, Transfer, Tune)
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """All sections of a run."""
+    """All sections of a run.
+
+    Attributes:
+      options: method -> settings of its constructor (`lora.rank = 8`).
+      tunes: method -> how it is trained, where it differs (`lora/Tune.learning_rate = 1e-3`).
+    """
 
     model: Model
     data: Data
     transfer: Transfer
     tune: Tune
+    options: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    tunes: dict[str, Tune] = dataclasses.field(default_factory=dict)
+
+    def of(self, method: str) -> Tune:
+        """How `method` is trained; several joined by '+' are trained as the first."""
+        return self.tunes.get(method.partition('+')[0], self.tune)
 
     def as_dict(self) -> dict[str, dict]:
-        """Plain values by section, for JSON."""
+        """Plain values by section, for JSON; of methods, those that are trained."""
         sections = (self.model, self.data, self.transfer, self.tune)
-        return {type(section).__name__: dataclasses.asdict(section) for section in sections}
+        values = {type(section).__name__: dataclasses.asdict(section) for section in sections}
+        for method in sorted({part for name in self.tune.methods for part in name.split('+')}):
+            own = dataclasses.asdict(self.of(method))
+            changed = {f'Tune.{k}': v for k, v in own.items() if v != values['Tune'][k]}
+            if found := dict(self.options.get(method, {})) | changed:
+                values[method] = found
+        return values
 
 
 def load(
     files: Sequence[str] = (), bindings: Sequence[str] = (), search_paths: Sequence[str] = ()
 ) -> Settings:
     """Settings from gin files and bindings; later ones win.
+
+    The files of `gin/methods/` come first: each method's own learning rate and options. What is
+    bound in a method's scope (`lora/Tune.learning_rate`) goes before what is bound for all.
 
     Args:
       files: gin files, absolute, or below the working folder, a search path or the package's
@@ -248,11 +262,19 @@ def load(
     Raises:
       UserError: for an unknown file, section or name, or a value that does not parse.
     """
+    from pt2tt_jax.methods import METHODS  # imports JAX
+
     gin.clear_config()
     _folders[:] = [Path.cwd(), *map(Path, search_paths), GIN]
     try:
-        gin.parse_config_files_and_bindings([_find(file) for file in files], list(bindings))
-        loaded = Settings(Model(), Data(), Transfer(), Tune())
+        own = [_find(f'methods/{file.name}') for file in sorted((GIN / 'methods').glob('*.gin'))]
+        given = [_find(file) for file in files]
+        gin.parse_config_files_and_bindings([*own, *given], list(bindings))
+        tune = Tune()
+        options = {name: gin.get_bindings(f'pt2tt.{name}') for name in METHODS}  # pyright: ignore
+        tunes = {name: one for name in METHODS if (one := _scoped(name)) != tune}
+        options = {name: bound for name, bound in options.items() if bound}
+        loaded = Settings(Model(), Data(), Transfer(), tune, options, tunes)
         for binding in bindings:
             _check_used(binding.partition('=')[0].strip())
         return loaded
@@ -263,6 +285,11 @@ def load(
     finally:
         _folders.clear()
         gin.clear_config()  # else sections made in Python had the values of this load
+
+
+def _scoped(method: str) -> Tune:
+    with gin.config_scope(method):
+        return Tune()
 
 
 _folders: list[Path] = []  # during a load: where gin files, nested ones too, are looked up
@@ -287,9 +314,17 @@ _readers.insert(0, (_open, lambda name: bool(_folders and _find(name))))
 
 
 def _check_used(name: str) -> None:
-    """A binding without a section makes a gin macro, which a file must use; scopes nothing uses."""
-    if '/' in name or ('.' not in name and f'\n{name} = ' not in gin.operative_config_str()):
+    """A binding without a section makes a gin macro, which a file must use; nothing else, but
+    `Tune`, has scopes, which are methods.
+    """
+    from pt2tt_jax.methods import METHODS
+
+    scope, _, rest = name.rpartition('/')
+    scoped = scope in METHODS and rest.startswith('Tune.')
+    lone = '.' not in name and f'\n{name} = ' not in gin.operative_config_str()
+    if lone or (scope and not scoped):
         known = [f'{s.__name__}.{field.name}' for s in SECTIONS for field in dataclasses.fields(s)]
+        known += [f'{method}/Tune.learning_rate' for method in METHODS]
         raise UserError(f'{name!r} sets nothing; write SECTION.NAME. {nearest(name, known)}')
 
 
@@ -301,14 +336,16 @@ def _explain(message: str) -> str:
 
 
 def _reason(first: str, message: str) -> str:
-    by_name = {section.__name__: section for section in SECTIONS}
+    from pt2tt_jax.methods import METHODS
+
+    by_name = {s.__name__: [field.name for field in dataclasses.fields(s)] for s in SECTIONS}
+    by_name |= {name: list(inspect.signature(make).parameters) for name, make in METHODS.items()}
     section = re.search(r"No configurable matching '([\w./]+)'", first)
     if section:
         return f'There is no setting section {section[1]!r}. {nearest(section[1], by_name)}'
     name = re.search(r"Configurable '(\w+)' doesn't have a parameter named '(\w+)'", first)
     if name and name[1] in by_name:
-        known = [field.name for field in dataclasses.fields(by_name[name[1]])]
-        return f'There is no setting {name[1]}.{name[2]}. {nearest(name[2], known)}'
+        return f'There is no setting {name[1]}.{name[2]}. {nearest(name[2], by_name[name[1]])}'
     token = re.search(r"Failed to parse token '(.*)' \((.*)\)", message)
     if token:
         return f'{token[1]!r} ({token[2]}) is no value: write text in quotes, numbers without.'

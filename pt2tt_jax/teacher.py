@@ -51,19 +51,19 @@ class Taught:
       texts: template -> student inputs with the targets that this teacher is asked for.
       answers: [templates, rows, length, k] and [templates, rows, length].
       row_of: place of each example in `answers`.
-      virtual: tokens before each student input.
+      around: tokens around each student input.
     """
 
     texts: tuple[Encoded, ...]
     answers: objectives.TeacherLogits
     row_of: dict[int, int]
-    virtual: np.ndarray
+    around: features.Frame
 
     def batch(self, rows: np.ndarray) -> dict[str, Any]:
         """Arrays [templates, rows, ...] of one training step."""
         length = self.answers.log_rest.shape[-1]
         parts = [
-            features.batch(texts, rows, self.virtual, target_length=length) for texts in self.texts
+            features.batch(texts, rows, self.around, target_length=length) for texts in self.texts
         ]
         places = np.array([self.row_of[int(row)] for row in rows])
         return {name: np.stack([part[name] for part in parts]) for name in parts[0]} | {
@@ -80,12 +80,12 @@ class Teacher:
     Attributes:
       backbone: the frozen model.
       settings: what y is, and how much of a distribution is kept.
-      virtual: tokens before each student input.
+      around: tokens around each student input.
     """
 
     backbone: Backbone
     settings: Transfer
-    virtual: np.ndarray
+    around: features.Frame
 
     def teach(self, lesson: Lesson, rows: np.ndarray, label: str) -> Taught:
         """The teacher's answers on the examples `rows`, for every template."""
@@ -98,7 +98,7 @@ class Teacher:
                 for templated, text in zip(lesson.teachers.values(), texts, strict=True)
             ]
         stacked = objectives.TeacherLogits(*map(np.stack, zip(*answers, strict=True)))
-        return Taught(texts, stacked, {int(r): i for i, r in enumerate(rows)}, self.virtual)
+        return Taught(texts, stacked, {int(r): i for i, r in enumerate(rows)}, self.around)
 
     def _targets(self, student: Encoded, templated: Encoded, rows: np.ndarray) -> Encoded:
         """The student's texts with the y that `settings.targets` asks for."""

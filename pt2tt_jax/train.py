@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from pt2tt_jax import sharding
 from pt2tt_jax.checkpoints import Checkpoints
-from pt2tt_jax.objectives import Objective, forward
+from pt2tt_jax.objectives import Forward, Objective, penalised
 from pt2tt_jax.settings import Recipe
 from pt2tt_jax.tuning import Params, merge
 from pt2tt_jax.writers import MetricLog
@@ -57,11 +57,12 @@ class Problem:
       module: the tuned model; called with T5X's features.
       frozen: parameters without population axis.
       trained: initial parameters with population axis.
-      objective: loss of logits and batch.
+      objective: loss of what `forward` gives, and of the batch.
       batches: step -> arrays [population, batch, ...].
       evaluate: trained half -> scores of each member; None to keep the last step.
       names: of the members, for logs.
       seed: of dropout.
+      forward: the model's answer to a batch, by default its logits.
     """
 
     module: Any
@@ -72,6 +73,7 @@ class Problem:
     evaluate: Callable[[Params], Scores] | None
     names: tuple[str, ...]
     seed: int = 0
+    forward: Forward = penalised
 
 
 def schedule(recipe: Recipe) -> optax.Schedule:
@@ -117,13 +119,14 @@ def initial_state(problem: Problem, recipe: Recipe) -> State:
     )
 
 
-def make_step(module, objective: Objective, recipe: Recipe):
+def make_step(module, objective: Objective, recipe: Recipe, forward: Forward = penalised):
     """The jitted step: (state, frozen, batch) -> (state, metrics [population])."""
     chosen = optimizer(recipe)
 
     def loss(trained, frozen, batch, rng):
-        logits = forward(module, merge(trained, frozen), batch, dropout=rng)
-        return objective(logits, batch)
+        answer, penalty = forward(module, merge(trained, frozen), batch, dropout=rng)
+        total, weight = objective(answer, batch)
+        return total + penalty * weight, weight
 
     def gradient(trained, frozen, batch, rng):
         """Gradient of the mean loss, summed over micro-batches before the division."""
@@ -214,7 +217,7 @@ def fit(
             if not first:
                 state = run.evaluate(state, {})
             frozen = sharding.shard_params(problem.frozen, mesh)
-            step = make_step(problem.module, problem.objective, recipe)
+            step = make_step(problem.module, problem.objective, recipe, problem.forward)
             for number in range(first, recipe.steps):
                 batch = sharding.shard_batch(problem.batches(number), mesh)
                 state, metrics = step(state, frozen, batch)

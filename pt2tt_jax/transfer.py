@@ -81,10 +81,10 @@ def transfer(
     one, frozen = split(tuned, module.tuning)
     trained = jax.tree.map(lambda leaf: jnp.stack([leaf] * len(names)), one)
 
-    virtual = features.virtual_tokens(backbone.config.vocab_size, settings.length)
+    around = module.tuning.frame(backbone.config.vocab_size)
     order = features.Shuffled(len(lesson.student), settings.batch_size, settings.seed)
     seen = np.unique(np.concatenate([order(step) for step in range(settings.steps)]))
-    teacher = Teacher(backbone, settings, virtual)
+    teacher = Teacher(backbone, settings, around)
     train_set = _Later(lambda: teacher.teach(lesson, seen, 'teacher on training texts'))
     held_set = teacher.teach(
         held_out, np.arange(len(held_out.student)), 'teacher on held-out texts'

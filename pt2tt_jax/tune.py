@@ -8,8 +8,9 @@ at once, as a population before one backbone.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,11 +22,8 @@ from pt2tt_jax.backbone import Backbone
 from pt2tt_jax.errors import UserError, nearest
 from pt2tt_jax.features import Encoded
 from pt2tt_jax.methods import initialisers
-from pt2tt_jax.saved import PROMPT, SOURCE_PROMPT
-from pt2tt_jax.settings import Tune
+from pt2tt_jax.settings import Settings, Tune
 from pt2tt_jax.tuning import Params, Tuned, Tuning, attach, flatten, merge, split
-
-PROMPTED = ('pt2tt', 'prompt')  # methods whose inputs begin with virtual tokens
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +35,7 @@ class Learned:
       step: the step whose parameters were kept.
       trained: parameters by path, and frozen ones of inserts (a source prompt).
       model: ready to predict.
+      tuning: how it was trained.
     """
 
     method: str
@@ -44,6 +43,7 @@ class Learned:
     step: int
     trained: dict[str, np.ndarray]
     model: evaluate.Model
+    tuning: Tuning
 
 
 def initialiser(name: str, backbone: Backbone, labels: Sequence[str]) -> initialisers.Initialiser:
@@ -71,26 +71,38 @@ def initialiser(name: str, backbone: Backbone, labels: Sequence[str]) -> initial
 
 def tuning(
     method: str,
-    settings: Tune,
-    init: initialisers.Initialiser,
-    source: Float[np.ndarray, 'source embed'] | None,
+    settings: Settings,
+    backbone: Backbone,
+    labels: Sequence[str] = (),
+    *,
+    source: Float[np.ndarray, 'source embed'] | None = None,
+    sources: Mapping[str, Float[np.ndarray, 'source embed']] | None = None,
 ) -> Tuning:
-    """The `Tuning` of a method's name.
+    """The `Tuning` of a method's name, or of several joined by '+'.
+
+    Args:
+      method: its name; see `pt2tt_jax.methods`.
+      settings: its length, start and options.
+      backbone: what it is made for.
+      labels: label words of the task.
+      source: P_in of PT2TT.
+      sources: saved prompts of other tasks, for methods that draw on several.
 
     Raises:
-      UserError: for an unknown method, or PT2TT without a source prompt.
+      UserError: for an unknown method, or one that lacks what it needs.
     """
-    if method == 'pt2tt':
-        if source is None:
-            raise UserError(
-                'The method pt2tt needs the source prompt of stage 1: give its file with --source '
-                '(pt2tt transfer writes it), or choose the method prompt.'
-            )
-        return methods.pt2tt(source, settings.length, init=init, thaw=settings.thaw)
-    known = {'prompt': lambda: methods.prompt(settings.length, init=init), 'full': methods.full}
-    if method not in known:
-        raise UserError(f'There is no method {method!r}. {nearest(method, [*known, "pt2tt"])}')
-    return known[method]()
+    recipe = settings.of(method)
+    known: dict[str, Any] = {
+        'length': recipe.length,
+        'init': initialiser(recipe.init, backbone, labels),
+        'config': backbone.config,
+        'vocabulary': backbone.vocabulary,
+        'labels': backbone.vocabulary.encode(labels) if labels else [],
+        'tasks': 1,
+    }
+    known |= {} if source is None else {'source': source}
+    known |= {} if not sources else {'sources': dict(sources)}
+    return methods.build(method, known, settings.options)
 
 
 def tune(
@@ -114,7 +126,7 @@ def tune(
       validation: chooses the step that is kept.
       settings: steps, seeds and the like.
       directory: takes checkpoints and metrics; an interrupted run goes on from there.
-      method: its name, for logs, and whether inputs begin with virtual tokens.
+      method: its name, for logs.
       labels: token ids of each label; without them the likelihood of targets is the score.
       mesh: devices; by default one.
     """
@@ -127,15 +139,14 @@ def tune(
     trained = jax.tree.map(
         lambda *leaves: jnp.stack(leaves).astype(jnp.float32), *(half for half, _ in halves)
     )
-    length = settings.length if method in PROMPTED else 0
-    virtual = features.virtual_tokens(backbone.config.vocab_size, length)
+    around = chosen.frame(backbone.config.vocab_size)
     orders = [
         features.Shuffled(len(train_set), settings.batch_size, seed) for seed in settings.seeds
     ]
 
     def scores(params: Params) -> train.Scores:
         members = [_member(params, i) for i in range(len(settings.seeds))]
-        models = [evaluate.Model(module, merge(one, frozen), virtual) for one in members]
+        models = [evaluate.Model(module, merge(one, frozen), around) for one in members]
         return [_score(model, validation, labels) for model in models]
 
     problem = train.Problem(
@@ -143,7 +154,7 @@ def tune(
         frozen=frozen,
         trained=trained,
         objective=objectives.cross_entropy,
-        batches=lambda step: _together(train_set, [order(step) for order in orders], virtual),
+        batches=lambda step: _together(train_set, [order(step) for order in orders], around),
         evaluate=scores,
         names=tuple(f'seed{seed}' for seed in settings.seeds),
         seed=settings.seeds[0],
@@ -156,8 +167,8 @@ def tune(
     for i, seed in enumerate(settings.seeds):
         one = _member(fitted.trained, i)
         leaves = {path: np.asarray(leaf) for path, leaf in {**flatten(one), **kept}.items()}
-        model = evaluate.Model(module, merge(one, frozen), virtual)
-        learned.append(Learned(method, seed, int(fitted.steps[i]), leaves, model))
+        model = evaluate.Model(module, merge(one, frozen), around)
+        learned.append(Learned(method, seed, int(fitted.steps[i]), leaves, model, chosen))
     return learned, fitted.curves
 
 
@@ -165,10 +176,10 @@ def _member(params: Params, index: int) -> Params:
     return jax.tree.map(lambda leaf: leaf[index], params)
 
 
-def _together(train_set: Encoded, rows: list[np.ndarray], virtual: np.ndarray) -> features.Batch:
+def _together(train_set: Encoded, rows: list[np.ndarray], around: features.Frame) -> features.Batch:
     """One batch per member, stacked: [members, batch, ...]."""
     every = np.concatenate(rows)
-    flat = features.batch(train_set, every, virtual)
+    flat = features.batch(train_set, every, around)
     return {k: v.reshape(len(rows), -1, *v.shape[1:]) for k, v in flat.items()}
 
 
@@ -187,12 +198,20 @@ def _score(
     return {'accuracy': right, 'label_nats': nats, 'score': right + below_one_answer}
 
 
-def portable(learned: Learned) -> dict[str, np.ndarray]:
-    """What is saved: the trained leaves; for prompts, all rows as one table in reading order.
+def portable(
+    learned: Learned, settings: Settings, sources: Mapping[str, np.ndarray] | None = None
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """(tensors, how the method is made again) to be saved; a simpler method where there is one.
 
-    PT2TT's two tables become one, which loads wherever a plain soft prompt does.
+    PT2TT's two tables become one, a reparametrised prompt the rows that it makes.
     """
-    if learned.method not in PROMPTED:
-        return learned.trained
-    rows = [learned.trained[path] for path in (PROMPT, SOURCE_PROMPT) if path in learned.trained]
-    return {PROMPT: np.concatenate(rows)}
+    chosen, options = learned.tuning, settings.options
+    tensors, method = learned.trained, learned.method
+    if chosen.simpler:
+        tensors = {path: np.asarray(v) for path, v in chosen.simpler.fold(tensors).items()}
+        method, options = chosen.simpler.method, {chosen.simpler.method: chosen.simpler.options}
+    own = {part: dict(options[part]) for part in method.split('+') if options.get(part)}
+    made = {'method': method, 'options': own, 'length': settings.of(learned.method).length}
+    around = {'before': chosen.before, 'after': chosen.after, 'tasks': chosen.tasks}
+    shapes = {name: list(rows.shape) for name, rows in (sources or {}).items()}
+    return tensors, made | around | {'sources': shapes}

@@ -23,7 +23,7 @@ import contextlib
 import dataclasses
 import functools
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -33,6 +33,7 @@ from flax import traverse_util
 from flax.core import Scope
 
 from pt2tt_jax.errors import UserError, nearest
+from pt2tt_jax.features import Frame, frame
 
 Params = dict[str, Any]
 
@@ -60,6 +61,26 @@ class Insert:
 
 
 @dataclasses.dataclass(frozen=True)
+class Simpler:
+    """What a trained tuning can be saved as, with the same function.
+
+    Attributes:
+      method: name of the simpler method.
+      fold: leaves of the inserts by path -> leaves of the simpler method.
+      options: of the simpler method's constructor, where they differ.
+    """
+
+    method: str
+    fold: Callable[[dict[str, Any]], dict[str, Any]]
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def soft_tokens(length: int, first: int = 0) -> tuple[int, ...]:
+    """Soft tokens `first` to `first + length - 1`, as `Tuning.before` writes them."""
+    return tuple(-1 - token for token in range(first, first + length))
+
+
+@dataclasses.dataclass(frozen=True)
 class Tuning:
     """A tuning method: inserts, and backbone parameters that are trained themselves.
 
@@ -68,11 +89,23 @@ class Tuning:
       unfreeze: regular expressions over paths of backbone parameters to train.
       freeze: regular expressions over paths of parameters to keep, stronger than both; for
         example a prompt from an earlier stage.
+      before, after: tokens around each text; see `soft_tokens`. Ids that are not negative are the
+        vocabulary's own, words that stand between soft tokens.
+      tasks: how many tasks have soft tokens of their own.
+      simpler: what it can be saved as.
     """
 
     inserts: tuple[Insert, ...] = ()
     unfreeze: tuple[str, ...] = ()
     freeze: tuple[str, ...] = ()
+    before: tuple[int, ...] = ()
+    after: tuple[int, ...] = ()
+    tasks: int = 1
+    simpler: Simpler | None = dataclasses.field(default=None, compare=False)
+
+    def frame(self, vocab_size: int) -> Frame:
+        """The tokens around each text of a model with `vocab_size` rows of embeddings."""
+        return frame(vocab_size, self.before, self.after, self.tasks)
 
     def trains(self, path: str) -> bool:
         """Whether the parameter at `path` is trained. The only definition of trainable."""
@@ -95,10 +128,19 @@ def combine(*tunings: Tuning) -> Tuning:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise UserError(f'Two combined methods call an insert {twice[0]!r}; give one another name.')
+    soft = [token for t in tunings for token in (*t.before, *t.after) if token < 0]
+    if len(set(soft)) < len(soft):
+        raise UserError(
+            'Two combined methods claim the same soft tokens; let `first` of the second be the '
+            'length of the first.'
+        )
     return Tuning(
         inserts=tuple(i for t in tunings for i in t.inserts),
         unfreeze=tuple(u for t in tunings for u in t.unfreeze),
         freeze=tuple(f for t in tunings for f in t.freeze),
+        before=tuple(token for t in tunings for token in t.before),
+        after=tuple(token for t in tunings for token in t.after),
+        tasks=max((t.tasks for t in tunings), default=1),
     )
 
 

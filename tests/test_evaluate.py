@@ -9,6 +9,7 @@ from scipy import special
 from toys import logits_of
 
 from pt2tt_jax import evaluate, features
+from pt2tt_jax.errors import UserError
 from pt2tt_jax.evaluate import Model, accuracy, nearest_label
 from pt2tt_jax.features import EOS, Encoded
 from pt2tt_jax.methods.initialisers import text
@@ -66,9 +67,11 @@ def test_a_prompt_of_words_is_those_words(toy_backbone, model, split):
     words = np.array([4, 5], np.int32)
     rows = text(words.tolist())(jax.random.key(0), (2, 16), table_of(toy_backbone))
     soft = evaluate.prompted(toy_backbone, np.asarray(rows))
-    assert soft.prompt.tolist() == [100, 101]
+    assert soft.around.before.tolist() == [[100, 101]]
     found = evaluate.label_log_probs(soft, split, LABELS)
-    hard = evaluate.label_log_probs(Model(model.module, model.params, words), split, LABELS)
+    hard = evaluate.label_log_probs(
+        Model(model.module, model.params, features.frame(100, words)), split, LABELS
+    )
     np.testing.assert_allclose(found, hard, atol=1e-4)
     assert not np.allclose(found, evaluate.label_log_probs(model, split, LABELS), atol=0.1)
 
@@ -96,11 +99,12 @@ def test_cross_entropy_is_the_mean_over_tokens(model, split):
 
 def test_restored_models(toy_backbone):
     rows = np.ones((3, 16), np.float32)
-    assert len(evaluate.restored(toy_backbone, {PROMPT: rows}).prompt) == 3
+    assert len(evaluate.restored(toy_backbone, {PROMPT: rows}).around.before[0]) == 3
     scale = {'encoder/encoder_norm/scale': np.full(16, 2.0, np.float32)}
     changed = evaluate.restored(toy_backbone, scale)
     assert changed.params['encoder']['encoder_norm']['scale'][0] == 2
-    assert evaluate.restored(toy_backbone, {'encoder/lora/down': rows}) is None
+    with pytest.raises(UserError, match='encoder/lora/down is in one of the two alone'):
+        evaluate.restored(toy_backbone, {'encoder/lora/down': rows})
 
 
 # Numbers

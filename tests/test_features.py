@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -79,8 +81,8 @@ def test_no_room_for_text(toy_vocabulary, input_length, prompt_length):
 
 def test_batch_has_the_features_of_t5x(toy_vocabulary):
     encoded = encode(toy_vocabulary, ['it is good', 'bad'])
-    prompt = features.virtual_tokens(100, 2)
-    batch = features.batch(encoded, [1, 0], prompt, input_length=7, target_length=3)
+    around = features.frame(100, (-1, -2))
+    batch = features.batch(encoded, [1, 0], around, input_length=7, target_length=3)
     expected = {
         'encoder_input_tokens': [[100, 101, 97, 1, 0, 0, 0], [100, 101, 99, 98, 96, 1, 0]],
         'decoder_input_tokens': [[0, 96, 1], [0, 96, 1]],
@@ -100,6 +102,24 @@ def test_short_targets_have_one_width(toy_vocabulary):
 def test_virtual_tokens_follow_the_table():
     assert features.virtual_tokens(100, 3).tolist() == [100, 101, 102]
     assert features.virtual_tokens(100, 2, first=3).tolist() == [103, 104]
+
+
+def test_frame_around_a_text():
+    """Soft tokens, and words of the vocabulary between them; EOS stays at the end."""
+    around = features.frame(100, (-1, 7, -2), (8, -3))
+    assert around(np.array([50, 51, 1])).tolist() == [100, 7, 101, 50, 51, 8, 102, 1]
+    assert around.length == 5
+
+
+def test_every_task_has_soft_tokens_of_its_own(toy_vocabulary):
+    encoded = encode(toy_vocabulary, ['good', 'bad'])
+    encoded = dataclasses.replace(encoded, tasks=np.array([1, 0]))
+    around = features.frame(100, (-1, 7), (-2,), tasks=2)
+    inputs = features.batch(encoded, [0, 1], around, input_length=6)['encoder_input_tokens']
+    assert inputs.tolist() == [[102, 7, 98 - 2, 103, 1, 0], [100, 7, 97, 101, 1, 0]]
+    swapped = encoded.subset([1, 0])
+    assert swapped.tasks is not None
+    assert swapped.tasks.tolist() == [0, 1]
 
 
 @pytest.mark.parametrize('per_doubling', [2, 4])

@@ -11,7 +11,7 @@ from pt2tt_jax import methods, tune
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.features import virtual_tokens
 from pt2tt_jax.methods import initialisers
-from pt2tt_jax.settings import Tune
+from pt2tt_jax.settings import Data, Model, Settings, Transfer, Tune
 from pt2tt_jax.t5 import config as t5_config
 from pt2tt_jax.t5.network import Transformer
 from pt2tt_jax.tuning import Tuned, attach, flatten, split
@@ -208,6 +208,6 @@ def random_shapes(module: Tuned):
     ('method', 'message'),
     [('promt', "Did you mean 'prompt'"), ('pt2tt', 'needs the source prompt')],
 )
-def test_methods_that_cannot_be(method, message):
+def test_methods_that_cannot_be(toy_backbone, method, message):
     with pytest.raises(UserError, match=message):
-        tune.tuning(method, Tune(), initialisers.uniform(), source=None)
+        tune.tuning(method, Settings(Model(), Data(), Transfer(), Tune()), toy_backbone)

@@ -93,7 +93,7 @@ def test_divergence_is_the_mean_over_target_tokens(
     total, tokens = 0.0, 0
     for name in ('student', 'far'):
         split = held_out.student if name == 'student' else held_out.teachers[name]
-        prompt = np.array(NEAR, np.int32) if name == 'student' else features.NO_PROMPT
+        prompt = features.frame(100, NEAR) if name == 'student' else features.BARE
         batch = features.batch(split, range(len(split)), prompt, input_length=16)
         if targets == 'first':
             first = np.ones((len(split), 1), np.int32)

@@ -12,7 +12,7 @@ from pt2tt_jax import evaluate, features, methods, train, tune
 from pt2tt_jax.features import EOS, Encoded
 from pt2tt_jax.methods import initialisers
 from pt2tt_jax.saved import PROMPT, SOURCE_PROMPT
-from pt2tt_jax.settings import Tune
+from pt2tt_jax.settings import Data, Model, Settings, Transfer, Tune
 from pt2tt_jax.tasks import Example
 from pt2tt_jax.tuning import Tuning, combine, flatten, unflatten
 
@@ -79,9 +79,10 @@ def test_pt2tt_keeps_the_source_prompt_and_the_backbone(toy_backbone, splits, tm
 
 def test_pt2tt_becomes_one_prompt_with_the_same_scores(toy_backbone, splits, tmp_path):
     learned, _ = run(toy_backbone, methods.pt2tt(SOURCE, 5), splits, tmp_path, 'pt2tt', seeds=(0,))
-    tensors = tune.portable(learned[0])
+    tensors, about = tune.portable(learned[0], Settings(Model(), Data(), Transfer(), SETTINGS))
     np.testing.assert_array_equal(tensors[PROMPT][-3:], SOURCE)
-    plain = evaluate.restored(toy_backbone, tensors)
+    assert about['method'] == 'prompt'
+    plain = evaluate.restored(toy_backbone, tensors, {'tuning': about})
     np.testing.assert_allclose(
         evaluate.label_log_probs(plain, splits[1], LABELS),
         evaluate.label_log_probs(learned[0].model, splits[1], LABELS),
@@ -90,11 +91,10 @@ def test_pt2tt_becomes_one_prompt_with_the_same_scores(toy_backbone, splits, tmp
 
 
 def test_other_methods_hand_their_leaves_on(toy_backbone, splits, tmp_path):
-    norms = Tuning(unfreeze=('.*norm/scale',))
-    learned, _ = run(toy_backbone, norms, splits, tmp_path, 'norms', seeds=(0,), steps=2)
-    tensors = tune.portable(learned[0])
+    learned, _ = run(toy_backbone, methods.norms(), splits, tmp_path, 'norms', seeds=(0,), steps=2)
+    tensors, about = tune.portable(learned[0], Settings(Model(), Data(), Transfer(), SETTINGS))
     assert len(tensors) == 12
-    restored = evaluate.restored(toy_backbone, tensors)
+    restored = evaluate.restored(toy_backbone, tensors, {'tuning': about})
     np.testing.assert_allclose(
         evaluate.label_log_probs(restored, splits[1], LABELS),
         evaluate.label_log_probs(learned[0].model, splits[1], LABELS),

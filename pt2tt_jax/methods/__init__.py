@@ -1,7 +1,79 @@
-"""Tuning methods, one a file, named as in their papers."""
+"""Tuning methods, one a file, named as in their papers; each is a function that makes a `Tuning`.
 
-from pt2tt_jax.methods.full import full
-from pt2tt_jax.methods.prompt import prompt
-from pt2tt_jax.methods.pt2tt import pt2tt
+A constructor's parameters are its settings: gin binds them by `lora.rank = 8`. Some are filled in
+by the run unless they are bound: `length` (soft tokens), `init` (where they start), `source` and
+`sources` (saved prompts), `config` (sizes of the backbone), `vocabulary`, `labels` (their token
+ids) and `tasks` (how many are trained together).
+"""
 
-__all__ = ['full', 'prompt', 'pt2tt']
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import gin
+
+from pt2tt_jax.errors import UserError, nearest
+from pt2tt_jax.methods.full import full as full
+from pt2tt_jax.methods.full import head as head
+from pt2tt_jax.methods.full import norms as norms
+from pt2tt_jax.methods.prompt import prompt as prompt
+from pt2tt_jax.methods.pt2tt import pt2tt as pt2tt
+from pt2tt_jax.tuning import Tuning, combine
+
+METHODS: dict[str, Callable[..., Tuning]] = {
+    name: value
+    for name, value in sorted(globals().items())
+    if inspect.isfunction(value) and value.__module__.startswith(f'{__name__}.')
+}
+
+for _name, _method in METHODS.items():
+    gin.external_configurable(_method, _name, module='pt2tt')  # pyright: ignore
+
+
+def parts(name: str) -> list[Callable[..., Tuning]]:
+    """The constructors of a method, or of several joined by '+'.
+
+    Raises:
+      UserError: for a name that is none.
+    """
+    for part in name.split('+'):
+        if part not in METHODS:
+            raise UserError(f'There is no method {part!r}. {nearest(part, METHODS)}')
+    return [METHODS[part] for part in name.split('+')]
+
+
+_LACKING = {
+    'source': 'the source prompt of stage 1: give its file with --source; pt2tt transfer writes it',
+    'sources': 'saved prompts of other tasks: list their files in Tune.sources',
+}
+
+
+def _check_complete(name: str, wanted: Mapping[str, inspect.Parameter], filled) -> None:
+    for key, parameter in wanted.items():
+        if parameter.default is parameter.empty and key not in filled:
+            raise UserError(f'The method {name} needs {_LACKING.get(key, f"the setting {key}")}.')
+
+
+def build(
+    name: str, known: Mapping[str, Any], options: Mapping[str, Mapping[str, Any]] | None = None
+) -> Tuning:
+    """The tuning called `name`, such as 'lora' or 'prefix+adapter'.
+
+    Args:
+      name: of a method, or of several.
+      known: what the run can fill in; see the head of this file.
+      options: method -> its settings, which go before `known`.
+
+    Raises:
+      UserError: for an unknown method, or settings it cannot be made with.
+    """
+    made = []
+    for make in parts(name):
+        wanted = inspect.signature(make).parameters
+        filled = {key: value for key, value in known.items() if key in wanted}
+        filled |= (options or {}).get(make.__name__, {})
+        _check_complete(make.__name__, wanted, filled)
+        made.append(make(**filled))
+    return made[0] if len(made) == 1 else combine(*made)

@@ -13,7 +13,7 @@ from flax.linen import partitioning
 from jaxtyping import Array, Float, Int
 
 from pt2tt_jax.methods.initialisers import Initialiser, sampled_vocabulary
-from pt2tt_jax.tuning import Frozen, Insert, Tuning
+from pt2tt_jax.tuning import Frozen, Insert, Tuning, soft_tokens
 
 EMBEDDER = 'token_embedder'
 
@@ -64,4 +64,4 @@ def prompt(
       name: parameter scope; the rows lie at `token_embedder/{name}/embedding`.
     """
     table = functools.partial(PromptTable, length=length, first=first, init=init)
-    return Tuning(inserts=(Insert(name, EMBEDDER, table),))
+    return Tuning((Insert(name, EMBEDDER, table),), before=soft_tokens(length, first))

@@ -7,6 +7,7 @@ Hwang 2023: the model reads `[P_tgt ; P_in ; x]`, where P_in imitates a pre-trai
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 from jaxtyping import Array, Float
@@ -14,7 +15,7 @@ from jaxtyping import Array, Float
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.methods.initialisers import Initialiser, array, sampled_vocabulary
 from pt2tt_jax.methods.prompt import EMBEDDER, prompt
-from pt2tt_jax.tuning import Tuning, combine
+from pt2tt_jax.tuning import Simpler, Tuning, combine
 
 SOURCE = 'source_prompt'
 
@@ -31,7 +32,7 @@ def pt2tt(
     Args:
       source: P_in, m rows.
       length: n, tokens of both prompts together.
-      init: of the target prompt.
+      init: where the target prompt starts.
       thaw: train the source prompt too.
 
     Raises:
@@ -47,4 +48,11 @@ def pt2tt(
         prompt(length - kept, init=init),
         prompt(kept, first=length - kept, init=array(source), name=SOURCE),
     )
-    return both if thaw else dataclasses.replace(both, freeze=(f'{EMBEDDER}/{SOURCE}/.*',))
+    kept_as_is = () if thaw else (f'{EMBEDDER}/{SOURCE}/.*',)
+    return dataclasses.replace(both, freeze=kept_as_is, simpler=Simpler('prompt', _one_table))
+
+
+def _one_table(leaves: dict[str, Any]) -> dict[str, Any]:
+    """Both prompts as one, in reading order: it loads wherever a plain soft prompt does."""
+    target, source = (f'{EMBEDDER}/{name}/embedding' for name in ('prompt', SOURCE))
+    return {target: np.concatenate([leaves[target], leaves[source]])}
