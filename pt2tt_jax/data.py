@@ -17,15 +17,13 @@ from pt2tt_jax.backbone import Backbone
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.features import Encoded
 from pt2tt_jax.settings import Data
-from pt2tt_jax.tasks import demo, families, formats, labels, parsing, readers, splits, templates
+from pt2tt_jax.tasks import chosen, formats, labels, parsing, splits, templates
 from pt2tt_jax.teacher import Lesson
 
 logger = logging.getLogger('pt2tt')
 
 Row = dict[str, Any]
 SPLITS = ('train', 'validation', 'test')
-SOURCES = ('sst2', 'qqp', 'mnli', 'qnli', 'record', 'squad')  # Hwang 2023's six source tasks
-GENERAL = readers.BUNDLED / 'general.json'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,30 +121,8 @@ def _comparison(source: tasks.DataSet, split: str, data_dir: str) -> list[Row]:
 
 
 def chosen_templates(settings: Data, source: tasks.DataSet) -> list[templates.Template]:
-    """The templates that stage 1 imitates: those named, or the thesis's six and our general ones.
-
-    A name is a file (`flan.json`), a part of one (`flan.json:flan/sst2`), a template of T5's own
-    pre-training mixture (`t5/mnli`), or one of ours (`general`, `demo/sentiment/3`).
-    """
-    if not settings.templates and source.source.startswith('demo/'):
-        return demo.demo_templates(source)
-    if not settings.templates:
-        own = [templates.T5[name] for name in SOURCES]
-        return own + list(families.load_family(GENERAL).templates)
-    found = [one for name in settings.templates for one in _named(name, source)]
-    return list({template.name: template for template in found}.values())
-
-
-def _named(name: str, source: tasks.DataSet) -> list[templates.Template]:
-    file, _, inner = name.partition(':')
-    if not file.endswith('.json'):
-        general = families.load_family(GENERAL).templates
-        return templates.find([name], [*templates.T5.values(), *general, *demo.DEMO_TEMPLATES])
-    family = families.load_family(file)
-    if inner:
-        return templates.find([inner], family.templates)
-    ours = [t for t in family.templates if source.name in t.name.split('/')]
-    return ours or list(family.templates)
+    """The templates that stage 1 imitates; `tasks.chosen` says what may name them."""
+    return chosen.teachers(settings.templates, source, settings.input_format)
 
 
 def prepare(
@@ -166,8 +142,9 @@ def prepare(
     """
     source = dataset(settings)
     rows, note = read_rows(settings, source)
-    chosen = chosen_templates(settings, source) if lesson_rows else []
-    scribe = _Scribe(settings, source, backbone, chosen, prompt_length)
+    taught_by = chosen_templates(settings, source) if lesson_rows else []
+    known = chosen.named(settings.templates, source)
+    scribe = _Scribe(settings, source, backbone, taught_by, known, prompt_length)
     words = labels.words(source, settings.verbaliser) if source.labels else ()
     ids = backbone.vocabulary.encode(list(words)) if words else []
     _check_words(words, ids, settings.target_length)
@@ -182,7 +159,7 @@ def prepare(
         fields=source.fields,
         labels=tuple(words),
         label_ids=[features.with_eos(one, settings.target_length) for one in ids] or None,
-        patterns={template.name: template.pattern for template in chosen},
+        patterns={template.name: template.pattern for template in taught_by},
         train=students['train'],
         lesson=Lesson(scribe.student('train', taught), scribe.templated('train', taught)),
         validation=Lesson(
@@ -203,14 +180,15 @@ class _Scribe:
     settings: Data
     source: tasks.DataSet
     backbone: Backbone
-    templates: list[templates.Template]
+    templates: list[templates.Template]  # each writes the rows down once
+    known: list[templates.Template]  # may be the input format
     prompt_length: int
 
     def examples(
         self, split: str, rows: list[Row], write: formats.Format | None = None
     ) -> list[tasks.Example]:
         words = self.settings.verbaliser
-        write = write or formats.formatter(self.settings.input_format, self.templates, words)
+        write = write or formats.formatter(self.settings.input_format, self.known, words)
         return list(tasks.to_examples(self.source, rows, write, words, split))
 
     def student(self, split: str, rows: list[Row]) -> Encoded:

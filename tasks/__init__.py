@@ -4,7 +4,7 @@
     parsing    one row read: fields as text, label as index (prepare: the clean-ups)
     labels     verbalisers, the words for the labels
     formats    input formats (patterns: the published wordings)
-    templates  hard templates and the slot rule (families: JSON files of them)
+    templates  hard templates and the slot rule (families: JSON files of them; chosen: by name)
     examples   rows as text pairs
     readers    JSON lines, CSV, TSV; a user's own files
     splits     the comparison protocol

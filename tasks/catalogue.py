@@ -28,11 +28,10 @@ from rich.table import Table
 from pt2tt_jax.errors import UserError, nearest
 from pt2tt_jax.features import Tokenizer
 
-from . import labels
+from . import labels, patterns
 from .datasets import DATASETS, DataSet
 from .examples import Example, to_examples
-from .formats import FORMATS, Format, formatter
-from .patterns import ATTEMPT_PATTERNS, LMBFF_PATTERNS, MANUAL_PATTERNS, T5_PATTERNS
+from .formats import FORMATS, Format, formatter, searched
 from .readers import read, rows, split_file
 from .splits import SPLITS, comparison_rows
 from .templates import T5, Template
@@ -47,10 +46,10 @@ USUAL_WORDS = {
     'attempt': 'digits',
 }
 WORDINGS = {
-    'pretrain': T5_PATTERNS,
-    'manual': MANUAL_PATTERNS,
-    'lmbff': LMBFF_PATTERNS[42],
-    'attempt': ATTEMPT_PATTERNS,
+    'pretrain': patterns.PRETRAIN_PATTERNS,
+    'manual': patterns.MANUAL_PATTERNS,
+    'lmbff': patterns.LMBFF_PATTERNS[42],
+    'attempt': patterns.ATTEMPT_PATTERNS,
 }
 BUGGED = 'winogrande_attempt'
 MEASURED = 1000  # rows that `show` counts tokens of
@@ -75,17 +74,23 @@ class Entry(NamedTuple):
         return self.dataset.labels is not None or bool(self.dataset.candidates)
 
 
-def entries() -> list[Entry]:
-    """Every data set in every format that it has."""
+def entries(templates: Sequence[Template] = ()) -> list[Entry]:
+    """Every data set in every format that it has.
+
+    Args:
+      templates: those that a search found give their data set the format `lmbff`.
+    """
     found = itertools.product(DATASETS.values(), USUAL_WORDS)
-    return [_entry(dataset, name) for dataset, name in found if has(dataset, name)]
+    own = {'lmbff': tuple(templates)}
+    return [task(d, name, None, own.get(name, ())) for d, name in found if has(d, name, templates)]
 
 
-def has(dataset: DataSet, format: str) -> bool:
+def has(dataset: DataSet, format: str, templates: Sequence[Template] = ()) -> bool:
     """Whether there is a wording of `format` for the set; values and names are always there."""
     if dataset.name == BUGGED or (dataset.name, format) == ('winogrande', 'attempt'):
         return (dataset.name, format) == (BUGGED, 'attempt')
-    return format not in WORDINGS or dataset.name in WORDINGS[format]
+    known = format not in WORDINGS or dataset.name in WORDINGS[format]
+    return known or (format == 'lmbff' and searched(dataset, templates) is not None)
 
 
 def entry(name: str, templates: Iterable[Template] = ()) -> Entry:
@@ -97,16 +102,16 @@ def entry(name: str, templates: Iterable[Template] = ()) -> Entry:
     Raises:
       UserError: the name fits no data set, format and verbaliser.
     """
-    known = {one.name: one for one in entries()}
+    templates = tuple(templates)
+    known = {one.name: one for one in entries(templates)}
     if name in known:
         return known[name]
-    templates = tuple(templates)
     spellings = {spelt(one): one for one in (*FORMATS, *(t.name for t in T5.values()))}
     spellings |= {spelt(template.name): template.name for template in templates}
     for dataset in sorted(DATASETS.values(), key=lambda one: len(one.name), reverse=True):
         format, verbaliser = _parts(name.removeprefix(f'{dataset.name}_'), spellings)
         if name.startswith(f'{dataset.name}_') and format in spellings:
-            return _entry(dataset, spellings[format], verbaliser, templates)
+            return task(dataset, spellings[format], verbaliser, templates)
     raise UserError(f'There is no task {name!r}. {nearest(name, known)}')
 
 
@@ -130,12 +135,13 @@ def usual_words(dataset: DataSet, format: str) -> str:
     return usual if searched else 'manual'
 
 
-def _entry(
+def task(
     dataset: DataSet,
     format: str,
     verbaliser: str | None = None,
     templates: tuple[Template, ...] = (),
 ) -> Entry:
+    """A data set in a format, by default with the words that the format was published with."""
     words = verbaliser or usual_words(dataset, format)
     return Entry(task_name(dataset, format, words), dataset, format, words, templates)
 
@@ -150,12 +156,22 @@ def _parts(rest: str, formats: Iterable[str]) -> tuple[str, str | None]:
 def wording(one: Entry) -> str:
     """The task's input text with its slots."""
     fields = one.dataset.fields
-    if one.format in WORDINGS:
-        return WORDINGS[one.format][one.dataset.name]
+    own = searched(one.dataset, one.templates) if one.format == 'lmbff' else None
+    if own or one.format in WORDINGS:
+        return own.pattern if own else WORDINGS[one.format][one.dataset.name]
     if one.format in ('raw', 'stripped'):
         return ' '.join(f'{f}: {{{f}}}' if one.format == 'raw' else f'{{{f}}}' for f in fields)
     known = {template.name: template.pattern for template in (*T5.values(), *one.templates)}
     return known.get(one.format, one.format)
+
+
+def origin(one: Entry) -> str:
+    """Who wrote the wording; empty where nobody needed to."""
+    if one.format == 'manual':
+        return patterns.MANUAL_ORIGIN[one.dataset.name]
+    if one.format == 'pretrain' and one.dataset.name in patterns.BORROWED:
+        return f'T5, for {patterns.BORROWED[one.dataset.name][0]}'
+    return {'pretrain': 'T5', 'attempt': 'ATTEMPT', 'lmbff': 'LM-BFF'}.get(one.format, '')
 
 
 def words(one: Entry) -> str:
@@ -240,6 +256,7 @@ def show(
     lines = [
         f'{one.name}: {one.dataset.source}, format {one.format}, verbaliser {one.verbaliser}',
         f'wording: {wording(one)}',
+        *([f'from: {origin(one)}'] if origin(one) else []),
         f'targets: {words(one)}',
     ]
     for example, length, target in zip(found[:count], inputs, targets, strict=False):

@@ -7,7 +7,7 @@ fit behind it loses its end but keeps its EOS: what leaves here unpacked equals
 `pt2tt_jax.features.batch` of the same examples.
 
 With T5X, bind the arguments: `functools.partial(PromptedFeatureConverter, 32128, 100)` stands
-where it wants a converter class.
+where it wants a converter class; `pt2tt_jax.bindings.feature_converter` does so.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ import numpy as np
 import seqio
 import tensorflow as tf
 
-from pt2tt_jax.features import EOS, virtual_tokens
+from pt2tt_jax.errors import UserError
+from pt2tt_jax.features import EOS, Frame, virtual_tokens
 from pt2tt_jax.t5 import vocabulary as vocabularies
 from pt2tt_jax.t5.vocabulary import Vocabulary
 
@@ -121,26 +122,43 @@ class PromptedFeatureConverter(seqio.EncDecFeatureConverter):
       vocab_size: rows of the backbone's embedding table.
       prompt_length: soft tokens; `task_feature_lengths['inputs']` counts them in.
       first: row of the prompt table that the first of them stands for.
+      around: a tuning's frame instead of all these, with its tokens behind the text too.
       kwargs: `pack` and the like, as for `seqio.EncDecFeatureConverter`.
     """
 
-    def __init__(self, vocab_size: int, prompt_length: int, first: int = 0, **kwargs: Any):
+    def __init__(
+        self,
+        vocab_size: int = 0,
+        prompt_length: int = 0,
+        first: int = 0,
+        *,
+        around: Frame | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
-        self._prompt = virtual_tokens(vocab_size, prompt_length, first)
+        tokens = virtual_tokens(vocab_size, prompt_length, first)
+        self._around = around or Frame(tokens[None], tokens[None, :0])
 
     def _convert_features(
         self, ds: tf.data.Dataset, task_feature_lengths: Lengths
     ) -> tf.data.Dataset:
-        put = functools.partial(_behind, self._prompt, task_feature_lengths['inputs'])
+        length = task_feature_lengths['inputs']
+        if length < self._around.length + 2:
+            raise UserError(
+                f'An input of {length} tokens has no room for text beside a prompt of '
+                f'{self._around.length}; raise the length of the feature inputs.'
+            )
+        put = functools.partial(_framed, self._around, length)
         ds = ds.map(lambda row: {**row, 'inputs': put(row['inputs'])}, tf.data.AUTOTUNE)
         return super()._convert_features(ds, task_feature_lengths)
 
 
-def _behind(prompt: np.ndarray, length: int, ids: tf.Tensor) -> tf.Tensor:
-    """`ids` behind the prompt, cut so that both and EOS fit into `length`."""
-    room = length - len(prompt)
+def _framed(around: Frame, length: int, ids: tf.Tensor) -> tf.Tensor:
+    """`ids` in the frame, cut so that both and EOS fit into `length`."""
+    room = length - around.length
     cut = tf.concat([ids[: room - 1], [EOS]], axis=0)
-    return tf.concat([prompt, tf.cond(tf.size(ids) > room, lambda: cut, lambda: ids)], axis=0)
+    ids = tf.cond(tf.size(ids) > room, lambda: cut, lambda: ids)
+    return tf.concat([around.before[0], ids[:-1], around.after[0], ids[-1:]], axis=0)
 
 
 class LessonFeatureConverter(PromptedFeatureConverter):

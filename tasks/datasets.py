@@ -40,6 +40,7 @@ class DataSet:
     keep: Callable[[Row], bool] | None = None  # which rows belong to the set; None: all
     extras: tuple[str, ...] = ()  # columns that a template may name but that are not part of x
     candidates: tuple[str, ...] = ()  # fields that hold the row's own candidate answers
+    group: tuple[str, ...] = ()  # columns, or parts of `idx`, that rows of one question share
     tfds: str = ''
 
     @property
@@ -92,6 +93,7 @@ SUPER_GLUE = (
         ('question', 'answer', 'paragraph'),
         FALSE_TRUE,
         prepare=prepare.multirc,
+        group=('paragraph', 'question'),
     ),
     DataSet(
         'record',

@@ -10,7 +10,7 @@ from pt2tt_jax.errors import UserError
 from . import labels
 from .datasets import DataSet, Row
 from .formats import PADDED, Format, stripped
-from .parsing import Parsed, identity, parse
+from .parsing import Parsed, group, identity, parse
 from .templates import pad_punctuation
 
 
@@ -26,6 +26,7 @@ class Example:
       key: identity, such as 'sst2/validation/17'; the same in every copy of the data set. Rows
         without an id that agree in every column share it.
       answers: every accepted text, for metrics that take the best; `targets` stands among them.
+      group: shared by the examples that are also scored together; empty for single ones.
     """
 
     inputs: str
@@ -34,6 +35,7 @@ class Example:
     options: tuple[str, ...] | None
     key: str
     answers: tuple[str, ...] = ()
+    group: str = ''
 
 
 def to_examples(
@@ -70,9 +72,9 @@ def row_examples(
     key = '/'.join(part for part in (dataset.name, split, identity(row)) if part)
     try:
         parsed = parse(dataset, row)
+        inputs = format(dataset, row)
     except UserError as error:
         raise UserError(f'{key}: {error}') from error
-    inputs = format(dataset, row)
     options = labels.options(dataset, row, verbaliser)
     answers = _answers(dataset, parsed, options, verbaliser)
     several = every_answer and parsed.options is not None and len(answers) > 1
@@ -80,7 +82,7 @@ def row_examples(
     for number, target in enumerate(answers if several else answers[:1] or ('',)):
         index = _index(dataset, parsed, options, target)
         one = f'{key}#{number}' if number else key
-        found.append(Example(inputs, target, index, options, one, answers))
+        found.append(Example(inputs, target, index, options, one, answers, group(dataset, row)))
     return found
 
 

@@ -8,6 +8,13 @@
 lists the candidates; every other slot takes text by the slot rule (`templates`). Many families
 hold reversed templates, which ask for a review and not for its sentiment. They cannot teach a
 classifier, so they are left out, by name and with the reason.
+
+FLAN itself clipped two sets before it filled its templates (google-research/FLAN, flan/tasks.py):
+ReCoRD's query and WinoGrande's sentence end at the gap, each candidate goes on from there with the
+rest of the sentence, and ReCoRD's passage ends before its highlights. Here all of it stays,
+`@placeholder` and `_` included, and the candidates are the bare entities and options, so that
+targets, metrics and label scores are the same under every template. FLAN's wordings of these two
+sets ("How does the sentence end?") therefore ask for something else than they did of FLAN-T5.
 """
 
 from __future__ import annotations
@@ -47,7 +54,7 @@ def load_family(path: str | Path) -> Family:
         if reason:
             left_out[name] = reason
         else:
-            usable.append(Template(name, entry['inputs'], entry['targets']))
+            usable.append(Template(name, entry['inputs'], entry['targets'], gaps=False))
     return Family(content['family'], content['source'], tuple(usable), left_out)
 
 

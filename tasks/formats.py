@@ -1,28 +1,41 @@
 """Input formats: the text that stands for a row.
 
 The five of PT2TT's pilot, and the one of the comparison tables:
-  pretrain   T5's own template of the data set            'boolq passage: ... question: ...'
+  pretrain   T5's own template, or the closest one        'boolq passage: ... question: ...'
   raw        field names and values, no task name         'question: ... passage: ...'
   stripped   values only                                  '... ...'
-  manual     a wording people wrote (LM-BFF, OpenPrompt)  '... It was <extra_id_0>.'
-  lmbff      the wording LM-BFF's search found, seed 42   '... A <extra_id_0> one.'
+  manual     a wording people wrote                       '... It was <extra_id_0>.'
+  lmbff      the wording a search found                   '... A <extra_id_0> one.'
   attempt    ATTEMPT's, DePT's and MPT's                  'superglue-boolq question: ...'
 A template's name is a format too: `t5/mnli` on SciTail, `flan/sst2/3` on Yelp. The words of the
 targets are a separate choice (`labels`).
+
+`patterns` says where each wording comes from, and which sets borrow a `pretrain` template. `lmbff`
+takes the first template `lmbff/<data set>/...` of the family that `pt2tt search-templates` wrote
+(`Data.templates`), or else the one that LM-BFF published for seed 42.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from pt2tt_jax.errors import UserError, nearest
 
 from . import labels
-from .datasets import READING, DataSet, Row
+from .datasets import DATASETS, READING, DataSet, Row
 from .parsing import parse
 from .patterns import ATTEMPT_PATTERNS, LMBFF_PATTERNS, MANUAL_PATTERNS
-from .templates import T5, Template, apply, pad_punctuation, substitute
+from .templates import (
+    PRETRAIN,
+    T5,
+    Template,
+    apply,
+    pad_punctuation,
+    small_first,
+    substitute,
+    without_stop,
+)
 
 Format = Callable[[DataSet, Row], str]
 
@@ -41,23 +54,38 @@ def stripped(dataset: DataSet, row: Row) -> str:
 
 
 def pretrain(dataset: DataSet, row: Row) -> str:
-    """The template under which T5 v1.0 saw this data set."""
-    if dataset.name not in T5:
+    """The template under which T5 v1.0 saw this data set, or the one that the set borrows."""
+    if dataset.name not in PRETRAIN:
         raise UserError(
-            f'T5 was not pre-trained on {dataset.name!r}; borrow a template, such as t5/mnli.'
+            f'T5 was not pre-trained on {dataset.name!r}, nor on anything like it; name a '
+            'template as the format, such as t5/mnli.'
         )
-    return apply(T5[dataset.name], dataset, row)
+    return apply(PRETRAIN[dataset.name], dataset, row)
 
 
 def manual(dataset: DataSet, row: Row) -> str:
-    """A published manual wording, with the word to fill in as T5's first sentinel."""
-    return _worded('manual', MANUAL_PATTERNS, dataset, _cloze_values(_fields(dataset, row)))
+    """A wording by hand, with the word to fill in as T5's first sentinel."""
+    return _worded('manual', MANUAL_PATTERNS, dataset, cloze_values(_fields(dataset, row)))
 
 
-def lmbff(dataset: DataSet, row: Row, seed: int = 42) -> str:
-    """The best automatic wording of one of LM-BFF's seeds."""
-    values = _cloze_values(_fields(dataset, row))
-    return _worded(f'lmbff-{seed}', LMBFF_PATTERNS[seed], dataset, values)
+def lmbff(dataset: DataSet, row: Row, seed: int = 42, templates: Sequence[Template] = ()) -> str:
+    """The wording that a search found: one of `templates`, or the best of one of LM-BFF's seeds."""
+    own = searched(dataset, templates)
+    if own:
+        return apply(own, dataset, row)
+    if dataset.name not in LMBFF_PATTERNS[seed]:
+        which = f'--task {dataset.name}' if dataset.name in DATASETS else '--train ... --fields ...'
+        raise UserError(
+            f'LM-BFF published no wording for {dataset.name!r}. Search one with: pt2tt '
+            f'search-templates {which} --out lmbff.json, and name it with --templates lmbff.json.'
+        )
+    return substitute(LMBFF_PATTERNS[seed][dataset.name], cloze_values(_fields(dataset, row)))
+
+
+def searched(dataset: DataSet, templates: Sequence[Template]) -> Template | None:
+    """The best template that a search found for the set: files list the best first."""
+    name = f'lmbff/{dataset.name}/'
+    return next((one for one in templates if one.name.startswith(name)), None)
 
 
 def attempt(dataset: DataSet, row: Row) -> str:
@@ -72,16 +100,11 @@ def _fields(dataset: DataSet, row: Row) -> dict[str, str]:
     return parse(dataset, row).fields
 
 
-def _cloze_values(fields: Mapping[str, str]) -> dict[str, str]:
-    """The fields, and the variants that LM-BFF's wordings ask for (see `patterns`)."""
-    opened = {f'{name}_open': _without_stop(text.rstrip()) for name, text in fields.items()}
-    lower = {f'{name}_lower': text[:1].lower() + text[1:] for name, text in fields.items()}
+def cloze_values(fields: Mapping[str, str]) -> dict[str, str]:
+    """The fields, and the spellings of them that LM-BFF's wordings ask for (see `patterns`)."""
+    opened = {f'{name}_open': without_stop(text) for name, text in fields.items()}
+    lower = {f'{name}_lower': small_first(text) for name, text in fields.items()}
     return {**fields, **opened, **lower}
-
-
-def _without_stop(text: str) -> str:
-    """LM-BFF cuts the last character; a letter or digit is worth keeping."""
-    return text if text[-1:].isalnum() else text[:-1]
 
 
 def _worded(
@@ -107,13 +130,15 @@ FORMATS: dict[str, Format] = {
 
 
 def formatter(
-    name: str, templates: Iterable[Template] = (), verbaliser: labels.Verbaliser = 't5'
+    name: str, templates: Sequence[Template] = (), verbaliser: labels.Verbaliser = 't5'
 ) -> Format:
     """The format called `name`: one of `FORMATS`, or a template of T5's or of `templates`.
 
     Raises:
       UserError: there is none of that name.
     """
+    if name == 'lmbff':
+        return functools.partial(lmbff, templates=templates)
     if name in FORMATS:
         return FORMATS[name]
     known = {template.name: template for template in (*T5.values(), *templates)}

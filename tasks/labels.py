@@ -21,10 +21,11 @@ Verbaliser = str | Sequence[str]
 YES_NO = ('Yes', 'No')
 NO_YES = ('No', 'Yes')
 
-# Sets that T5 v1.0 did not see borrow the words of the nearest one that it did.
+# Sets that T5 v1.0 did not see borrow the words along with the template (`patterns.BORROWED`).
 T5_WORDS: dict[str, Words] = {
     'scitail': ('entailment', 'neutral'),
     'paws': ('not_equivalent', 'equivalent'),
+    'winogrande': ('choice1', 'choice2'),
 }
 
 FLAN_WORDS: dict[str, Words] = {
@@ -38,7 +39,8 @@ FLAN_WORDS: dict[str, Words] = {
 
 MANUAL_WORDS: dict[str, Words] = {
     **dict.fromkeys(('sst2', 'yelp', 'demo_sentiment'), ('terrible', 'great')),
-    **dict.fromkeys(('mrpc', 'qqp', 'paws', 'boolq', 'multirc', 'wic', 'wsc'), NO_YES),
+    **dict.fromkeys(('mrpc', 'qqp', 'paws', 'boolq', 'multirc', 'wic'), NO_YES),
+    **dict.fromkeys(('wsc', 'wsc_spans'), NO_YES),
     **dict.fromkeys(('qnli', 'rte', 'superglue_rte', 'demo_entailment'), YES_NO),
     'cola': ('incorrect', 'correct'),
     'mnli': ('Yes', 'Maybe', 'No'),

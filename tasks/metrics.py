@@ -40,6 +40,19 @@ def f1(targets: Sequence[int], predictions: Sequence[int]) -> Scores:
     return {'f1': 100 * float(sklearn.f1_score(targets, valid, zero_division=0))}
 
 
+def exact_groups(
+    targets: Sequence[Any], predictions: Sequence[Any], groups: Sequence[str]
+) -> Scores:
+    """Share of groups in which every prediction is right: MultiRC's exact match over questions.
+
+    SuperGLUE's EM. Means something only where a group's examples are all there.
+    """
+    right: dict[str, bool] = {}
+    for target, prediction, group in zip(targets, predictions, groups, strict=True):
+        right[group] = right.get(group, True) and target == prediction
+    return {'em': _mean(list(right.values()))}
+
+
 def macro_f1(
     targets: Sequence[Any], predictions: Sequence[Any], classes: Sequence[Any] | None = None
 ) -> Scores:
@@ -166,9 +179,22 @@ METRICS: dict[str, tuple[Metric, ...]] = {
 
 
 def score(dataset: DataSet, examples: Sequence[Example], predictions: Sequence[str]) -> Scores:
-    """All metrics of a data set for the texts that a model produced; the tables' one first."""
+    """All metrics of a data set for the texts that a model produced; the tables' one first.
+
+    Raises:
+      UserError: the right answer of an example is hidden.
+    """
+    hidden = [one for one in examples if one.label is None and not (one.targets or one.answers)]
+    if hidden:
+        raise UserError(
+            f'{len(hidden)} of {len(examples)} examples have no answer to compare with, '
+            f'{hidden[0].key} for one; measure on a split with labels.'
+        )
     targets, given = _comparable(dataset, examples, predictions)
     metrics = METRICS.get(dataset.name, BY_KIND[dataset.kind])
+    if dataset.group:
+        whole = functools.partial(exact_groups, groups=[example.group for example in examples])
+        metrics = (*metrics, whole)
     return {name: value for metric in metrics for name, value in metric(targets, given).items()}
 
 

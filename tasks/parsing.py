@@ -16,6 +16,7 @@ from typing import Any
 from pt2tt_jax.errors import UserError
 
 from .datasets import DataSet, Row
+from .prepare import text
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -40,37 +41,21 @@ def parse(dataset: DataSet, row: Row) -> Parsed:
     Raises:
       UserError: a field is missing or is no text, or the label is none of the set's.
     """
-    try:
-        row = dataset.prepare(row) if dataset.prepare else row
-    except KeyError as missing:
-        raise UserError(f'no field {missing}; the row has {_names(row)}.') from missing
+    row = dataset.prepare(row) if dataset.prepare else row
     return Parsed(
-        fields={field: _text(row, field) for field in dataset.fields},
-        extras={field: _text(row, field) for field in dataset.extras if field in row},
+        fields={field: text(row, field) for field in dataset.fields},
+        extras={field: text(row, field) for field in dataset.extras if field in row},
         label=_label(dataset, row),
         answers=_answers(dataset, row),
         options=row.get('options'),
     )
 
 
-def _names(row: Row) -> str:
-    return ', '.join(map(repr, row)) or 'no fields at all'
-
-
-def _text(row: Row, field: str) -> str:
-    if field not in row:
-        raise UserError(f'no field {field!r}; the row has {_names(row)}.')
-    value = row[field]
-    if isinstance(value, str | bool | int | float):
-        return str(value)
-    raise UserError(f'the field {field!r} must be text, not {type(value).__name__}: {value!r}.')
-
-
 def _answers(dataset: DataSet, row: Row) -> tuple[str, ...]:
     if 'answers' in row and dataset.kind in ('span', 'generation'):
         return tuple(row['answers'])
     if dataset.kind == 'generation' and dataset.label and dataset.label in row:
-        return (_text(row, dataset.label),)
+        return (text(row, dataset.label),)
     return ()
 
 
@@ -135,3 +120,12 @@ def identity(row: Row) -> str:
             return '-'.join(map(str, parts))
     canonical = json.dumps(row, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def group(dataset: DataSet, row: Row) -> str:
+    """What rows that are scored together share (MultiRC: the question); empty for single rows."""
+    if not dataset.group:
+        return ''
+    index = row.get('idx')
+    of = index if isinstance(index, Mapping) and set(dataset.group) <= set(index) else row
+    return identity({name: str(of[name]) for name in dataset.group})

@@ -1,4 +1,4 @@
-"""Published wordings, as data: which text surrounds the fields of which data set.
+"""Wordings, as data: which text surrounds the fields of which data set, and who wrote it.
 
 `{field}` is the field's text. `{field_open}` is a text without its full stop (LM-BFF takes it off
 before it goes on), `{field_lower}` one with a small first letter; `[M]` stands for the word to
@@ -7,11 +7,14 @@ fill in and becomes T5's first sentinel.
 
 from __future__ import annotations
 
+import re
+
 MASK = '<extra_id_0>'
 
 
 def _cloze(patterns: dict[str, str]) -> dict[str, str]:
-    return {name: pattern.replace('[M]', MASK) for name, pattern in patterns.items()}
+    # SentencePiece knows a sentinel by the space before it, and takes it apart without one.
+    return {name: re.sub(r' ?\[M\]', f' {MASK}', pattern) for name, pattern in patterns.items()}
 
 
 # T5 v1.0's supervised tasks (t5/data/preprocessors.py, glue_utils.py). WSC stands twice: as T5 was
@@ -42,6 +45,26 @@ T5_PATTERNS = {
     'translate_enro': 'translate English to Romanian: {en}',
 }
 
+# Sets that T5 was not pre-trained on: the one whose template they borrow, and that template with
+# fields of theirs in its slots (a slot without a field keeps its key, see `templates`). The label
+# words are borrowed along with it (`labels.T5_WORDS`).
+_READS = ('squad', 'question: {question} context: {context}')
+BORROWED: dict[str, tuple[str, str]] = {
+    'scitail': ('mnli', 'mnli hypothesis: {hypothesis} premise: {premise}'),
+    'paws': ('mrpc', 'mrpc sentence1: {sentence1} sentence2: {sentence2}'),
+    'yelp': ('sst2', 'sst2 sentence: {text}'),
+    'winogrande': (  # two candidates for one gap; WSC's template has no room for candidates
+        'copa',
+        'copa choice1: {option1} choice2: {option2} premise: {sentence} question:',
+    ),
+    'wsc_spans': ('wsc', 'wsc text: {text} {span1_text} {span2_text}'),
+    **dict.fromkeys(('nq', 'hotpotqa', 'searchqa', 'newsqa'), _READS),
+    'xsum': ('cnn_dailymail', 'summarize: {document}'),
+    'demo_sentiment': ('sst2', 'sst2 sentence: {text}'),
+    'demo_entailment': ('superglue_rte', 'rte hypothesis: {hypothesis} premise: {premise}'),
+}
+PRETRAIN_PATTERNS = T5_PATTERNS | {name: pattern for name, (_, pattern) in BORROWED.items()}
+
 # The baselines of the comparison tables (ATTEMPT attempt/data/tasks.py; names of the MRQA sets from
 # DePT src/tasks.py). Their targets are digits: verbaliser `digits`.
 ATTEMPT_PATTERNS = {
@@ -66,37 +89,54 @@ ATTEMPT_PATTERNS = {
     },
 }
 
-_READING = '{context} Question: {question} Answer: [M]'
 _ENTAILS = '{premise} Question: {hypothesis} ? the Answer: [M] .'
 _SAME = '{sentence1} [M], {sentence2_lower}'
+_FOLLOWS = '{premise_open}? [M], {hypothesis_lower}'
+_REFERS = '{sentence} The word between the asterisks stands for [M].'
 
-# GLUE: LM-BFF run_experiment.sh; SuperGLUE: OpenPrompt scripts/SuperGLUE; sets of the same shape
-# share a wording, and multirc, wsc, winogrande and the reading sets have ours.
-MANUAL_PATTERNS = _cloze(
-    {
+# Wordings that people wrote, by where they come from. OURS stand where nobody published any.
+OURS = 'ours'
+MANUAL_BY_ORIGIN: dict[str, dict[str, str]] = {
+    'LM-BFF run_experiment.sh': {
         'sst2': '{sentence} It was [M].',
-        'yelp': '{text} It was [M].',
-        'demo_sentiment': '{text} It was [M].',
         'cola': '{sentence} This is [M].',
         'mrpc': _SAME,
-        'paws': _SAME,
         'stsb': _SAME,
         'qqp': '{question1} [M], {question2_lower}',
-        'mnli': '{premise_open}? [M], {hypothesis_lower}',
-        'scitail': '{premise_open}? [M], {hypothesis_lower}',
-        'demo_entailment': '{premise_open}? [M], {hypothesis_lower}',
+        'mnli': _FOLLOWS,
         'qnli': '{question_open}? [M], {sentence_lower}',
         'rte': '{sentence1_open}? [M], {sentence2_lower}',
+    },
+    'LM-BFF run_experiment.sh, for a set of the same shape': {
+        'yelp': '{text} It was [M].',
+        'demo_sentiment': '{text} It was [M].',
+        'paws': _SAME,
+        'scitail': _FOLLOWS,
+        'demo_entailment': _FOLLOWS,
+    },
+    'OpenPrompt scripts/SuperGLUE': {
         'boolq': '{passage} Question: {question} ? the Answer: [M] .',
         'superglue_rte': _ENTAILS,
         'cb': '{premise} {hypothesis} ? the answer : [M]',
         'wic': '{sentence1} {sentence2} the {word}? the [M]',
+    },
+    OURS: {
+        'copa': '{premise} choice1: {choice1} choice2: {choice2} Which is the {question}? [M].',
         'multirc': '{paragraph} Question: {question} Is the answer "{answer}"? [M].',
+        'record': '{passage} {query} Of {entities}, the @placeholder is [M].',
         'wsc': '{text} Are the two marked the same? [M].',
-        'winogrande': '{sentence} Is it {option1} or {option2}? [M].',
-        **dict.fromkeys(('squad', 'nq', 'hotpotqa', 'searchqa', 'newsqa'), _READING),
-    }
-)
+        'wsc_spans': '{text} Does "{span2_text}" stand for "{span1_text}"? [M].',
+        'wsc_simple': _REFERS,
+        'dpr': _REFERS,
+        'winogrande': '{sentence} option1: {option1} option2: {option2} Which fits the gap? [M].',
+        **dict.fromkeys(
+            ('squad', 'nq', 'hotpotqa', 'searchqa', 'newsqa'),
+            '{context} Question: {question} Answer: [M]',
+        ),
+    },
+}
+MANUAL_PATTERNS = _cloze({k: v for group in MANUAL_BY_ORIGIN.values() for k, v in group.items()})
+MANUAL_ORIGIN = {name: origin for origin, group in MANUAL_BY_ORIGIN.items() for name in group}
 
 _QQP = '{{question1_open}}{} {{question2_lower}}'
 _MNLI = '{{premise_open}}{} {{hypothesis_lower}}'
@@ -104,7 +144,7 @@ _QNLI = '{{question_open}}{} {{sentence_lower}}'
 _PAIR = '{{sentence1_open}}{} {{sentence2_lower}}'
 
 # The best automatic template of each of LM-BFF's seeds (princeton-nlp/LM-BFF auto_template/). It
-# published none for SuperGLUE.
+# published none for SuperGLUE, MRQA and the rest: `pt2tt search-templates` finds one.
 LMBFF_PATTERNS: dict[int, dict[str, str]] = {
     13: _cloze(
         {

@@ -2,7 +2,8 @@
 
 A prepared row may also hold `answers` (all accepted texts, the training target first) and
 `options` (the candidate texts of this row). Sources: t5/data/preprocessors.py for what T5 saw,
-tensorflow_datasets for the columns.
+tensorflow_datasets for the columns. Each of them raises UserError where a column is missing or
+holds something else than it should.
 """
 
 from __future__ import annotations
@@ -20,42 +21,74 @@ SPACE = r'[\t\n\f\r ]'
 WORD = r'[^\t\n\f\r ]+'
 
 
+def column(row: Row, name: str) -> Any:
+    """The value of a column."""
+    if name in row:
+        return row[name]
+    raise UserError(f'no field {name!r}; the row has {", ".join(map(repr, row)) or "none at all"}.')
+
+
+def text(row: Row, name: str) -> str:
+    """The text of a column; numbers are text enough."""
+    value = column(row, name)
+    if isinstance(value, str | bool | int | float):
+        return str(value)
+    raise UserError(f'the field {name!r} must be text, not {type(value).__name__}: {value!r}.')
+
+
+def texts(row: Row, name: str) -> tuple[str, ...]:
+    """The texts of a column that holds several."""
+    values = column(row, name)
+    if isinstance(values, list | tuple) and all(isinstance(value, str) for value in values):
+        return tuple(values)
+    raise UserError(f'the field {name!r} must be a list of texts, not {values!r}.')
+
+
+def whole(row: Row, name: str) -> int:
+    """The number of a column that counts something; also as text, as in CSV."""
+    value = column(row, name)
+    if str(value).isdecimal():
+        return int(value)
+    raise UserError(f'the field {name!r} must be a number from 0 up, not {value!r}.')
+
+
 def candidates(*fields: str) -> Callable[[Row], Row]:
     """The texts of these fields are the candidates of a choice."""
-    return lambda row: {**row, 'options': tuple(row[field] for field in fields)}
+    return lambda row: {**row, 'options': tuple(text(row, field) for field in fields)}
 
 
-def references(column: str) -> Callable[[Row], Row]:
-    """Several accepted texts: `references` and `target` as GEM has them, or one `column`."""
+def references(name: str) -> Callable[[Row], Row]:
+    """Several accepted texts: `references` and `target` as GEM has them, or the one column."""
 
     def clean(row: Row) -> Row:
-        found = [row[key] for key in ('target', column) if row.get(key)]
-        answers = tuple(dict.fromkeys([*found, *row.get('references', ())]))
-        return {**row, 'answers': answers}
+        found = [text(row, key) for key in ('target', name) if row.get(key)]
+        more = texts(row, 'references') if 'references' in row else ()
+        return {**row, 'answers': tuple(dict.fromkeys([*found, *more]))}
 
     return clean
 
 
 def webnlg(row: Row) -> Row:
     """Triples on one line, `subject, predicate, object; ...`, as FLAN wrote them."""
-    triples = '; '.join(row['input']).replace('_', ' ').replace(' | ', ', ')
+    triples = '; '.join(texts(row, 'input')).replace('_', ' ').replace(' | ', ', ')
     return {**references('target')(row), 'input_string': triples}
 
 
 def reading(row: Row) -> Row:
     """SQuAD and MRQA: the accepted answers, and the article's title in plain words."""
-    answers = row['answers']
-    texts = answers['text'] if isinstance(answers, Mapping) else answers
-    return {**row, 'answers': tuple(texts), 'title': row.get('title', '').replace('_', ' ')}
+    given = column(row, 'answers')
+    answers = texts(given, 'text') if isinstance(given, Mapping) else texts(row, 'answers')
+    title = text(row, 'title') if 'title' in row else ''
+    return {**row, 'answers': answers, 'title': title.replace('_', ' ')}
 
 
 def multirc(row: Row) -> Row:
     """MultiRC without its HTML: line breaks become spaces, bold marks go."""
-    texts = {
-        key: re.sub('</?b>', '', row[key].replace('<br>', ' '))
+    clean = {
+        key: re.sub('</?b>', '', text(row, key).replace('<br>', ' '))
         for key in ('question', 'answer', 'paragraph')
     }
-    return {**row, **texts}
+    return {**row, **clean}
 
 
 def record(row: Row) -> Row:
@@ -63,13 +96,14 @@ def record(row: Row) -> Row:
 
     An `@highlight` line closes the sentence before it with a full stop unless it has a mark.
     """
-    passage = re.sub(r'([.?!"\'])\n@highlight\n', r'\1 ', row['passage'])
+    passage = re.sub(r'([.?!"\'])\n@highlight\n', r'\1 ', text(row, 'passage'))
+    entities = texts(row, 'entities')
     return {
         **row,
         'passage': passage.replace('\n@highlight\n', '. '),
-        'entities': ', '.join(row['entities']),
-        'options': tuple(row['entities']),
-        'answers': tuple(row['answers']),
+        'entities': ', '.join(entities),
+        'options': entities,
+        'answers': texts(row, 'answers'),
     }
 
 
@@ -78,7 +112,7 @@ def winogrande_attempt(row: Row) -> Row:
 
     Only for comparison with numbers made that way (attempt/data/tasks.py, class WinoGrande).
     """
-    return candidates('option1', 'option2')({**row, 'option2': row['option1']})
+    return candidates('option1', 'option2')({**row, 'option2': text(row, 'option1')})
 
 
 def wsc(row: Row) -> Row:
@@ -89,18 +123,19 @@ def wsc(row: Row) -> Row:
     >>> wsc(row)['text']
     'Ann saw * Bea * when # she # left .'
     """
-    text = _mark(row['text'], row['span1_text'], row['span1_index'], '*')
+    noun, pronoun = whole(row, 'span1_index'), whole(row, 'span2_index')
+    marked = _mark(text(row, 'text'), text(row, 'span1_text'), noun, '*')
     # The two marks count as words for a pronoun that follows them.
-    shift = 2 if row['span1_index'] < row['span2_index'] else 0
-    return {**row, 'text': _mark(text, row['span2_text'], row['span2_index'] + shift, '#')}
+    shift = 2 if noun < pronoun else 0
+    return {**row, 'text': _mark(marked, text(row, 'span2_text'), pronoun + shift, '#')}
 
 
-def _mark(text: str, span: str, index: int, mark: str) -> str:
-    """`text` with `mark` on both sides of `span`, its word number `index`; unchanged if absent."""
-    start = re.match(f'(?:{WORD}{SPACE}){{{index}}}', text)
-    if start is None or not text.startswith(span, start.end()):
-        return text
-    return f'{start[0]}{mark} {span} {mark}{text[start.end() + len(span) :]}'
+def _mark(sentence: str, span: str, index: int, mark: str) -> str:
+    """`mark` on both sides of `span`, word number `index`; the sentence as it is if absent."""
+    start = re.match(f'(?:{WORD}{SPACE}){{{min(index, len(sentence))}}}', sentence)
+    if start is None or not sentence.startswith(span, start.end()):
+        return sentence
+    return f'{start[0]}{mark} {span} {mark}{sentence[start.end() + len(span) :]}'
 
 
 def wsc_simple(row: Row) -> Row:
@@ -111,15 +146,14 @@ def wsc_simple(row: Row) -> Row:
     >>> wsc_simple(row)['sentence']
     'Ann saw Bea when *she* left .'
     """
-    words = row['text'].split(' ')
-    at = row['span2_index']
-    if not (0 <= at < len(words) and words[at] == row['span2_text']):
-        words = row['text'].strip(' ').split(' ')
-        at = _nearest_word(words, row['span2_text'], at)
-    pronoun = row['span2_text']
+    sentence, pronoun, at = text(row, 'text'), text(row, 'span2_text'), whole(row, 'span2_index')
+    words = sentence.split(' ')
+    if not (at < len(words) and words[at] == pronoun):
+        words = sentence.strip(' ').split(' ')
+        at = _nearest_word(words, pronoun, at)
     rest = words[at][len(pronoun) :]
     marked = [*words[:at], f'*{pronoun}*', *([rest] if rest else []), *words[at + 1 :]]
-    return {**row, 'sentence': ' '.join(marked), 'answers': (row['span1_text'],)}
+    return {**row, 'sentence': ' '.join(marked), 'answers': (text(row, 'span1_text'),)}
 
 
 def _nearest_word(words: list[str], pronoun: str, at: int) -> int:
@@ -140,7 +174,9 @@ def dpr(row: Row) -> Row:
     ...      'candidates': ['Ann', 'Bea'], 'label': 1})['sentence']
     'Ann thanked Bea because *she* helped.'
     """
-    pattern = f' ({re.escape(row["pronoun"])})([ .,])'
-    sentence = re.sub(pattern, r' *\1*\2', row['sentence'], count=1)
-    names = tuple(row['candidates'])
-    return {**row, 'sentence': sentence, 'options': names, 'answers': (names[row['label']],)}
+    pattern = f' ({re.escape(text(row, "pronoun"))})([ .,])'
+    sentence = re.sub(pattern, r' *\1*\2', text(row, 'sentence'), count=1)
+    names, right = texts(row, 'candidates'), whole(row, 'label')
+    if right >= len(names):
+        raise UserError(f'the label {right} is none of the {len(names)} candidates.')
+    return {**row, 'sentence': sentence, 'options': names, 'answers': (names[right],)}

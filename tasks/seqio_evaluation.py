@@ -40,6 +40,7 @@ def as_answer(text: str, example: Mapping[str, Any], is_target: bool = False) ->
         options=options or None,
         key=example['key'].decode(),
         answers=tuple(json.loads(example['answers'])),
+        group=example['group'].decode(),
     )
 
 

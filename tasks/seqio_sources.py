@@ -6,9 +6,11 @@ A row that does not fit its data set is noticed here, where its place is known.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import json
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +27,9 @@ from .datasets import DataSet, Row
 from .parsing import identity, parse
 from .readers import rows as file_rows
 
-IN_MEMORY = 20_000
+IN_MEMORY = 20_000  # rows
+FILES = 64  # that more rows are sorted with; some systems allow 256 open ones
+KEY = 64  # hexadecimal digits of a place in the order
 CHUNK = 64  # rows that go between Python and TensorFlow at a time; one by one takes twice as long
 
 Protocol = Literal['official', 'comparison']
@@ -63,15 +67,42 @@ def data_source(
 def ordered(
     dataset: DataSet, split: str, read: Read, protocol: Protocol, shuffled: bool
 ) -> Iterator[Row]:
-    """The rows of a split, in hash order if they are few and about to be shuffled anyway."""
+    """The rows of a split: in hash order if they are about to be shuffled, else in their own.
+
+    Every source then gives the same rows in the same order, so that a seed means the same batches
+    wherever the rows lie, at any size.
+    """
     rows = read(split) if protocol == 'official' else _compared(dataset, split, read)
     if not shuffled:
         return rows
+
+    def place(row: Row) -> bytes:
+        return splits.digest(dataset, split, identity(row))
+
     first = list(itertools.islice(rows, IN_MEMORY + 1))
-    if len(first) > IN_MEMORY:
-        return itertools.chain(first, rows)
-    order = splits.order(dataset, split, [identity(row) for row in first])
-    return (first[index] for index in order)
+    if len(first) <= IN_MEMORY:
+        return iter(sorted(first, key=place))
+    return _sorted_on_disk(itertools.chain(first, rows), place)
+
+
+def _sorted_on_disk(rows: Iterator[Row], place: Callable[[Row], bytes]) -> Iterator[Row]:
+    """`rows` sorted by `place`: dealt out to files by its first bits, then file by file.
+
+    Memory holds one file's share; the folder for temporary files, all rows once.
+    """
+    with contextlib.ExitStack() as stack:
+        files = [
+            stack.enter_context(tempfile.TemporaryFile('w+', encoding='utf-8'))
+            for _ in range(FILES)
+        ]
+        for row in rows:
+            key = place(row)
+            text = json.dumps(row, ensure_ascii=False)
+            files[key[0] * FILES // 256].write(f'{key.hex()}{text}\n')
+        for file in files:
+            file.seek(0)
+            for line in sorted(file, key=lambda line: line[:KEY]):
+                yield json.loads(line[KEY:])
 
 
 def _compared(dataset: DataSet, split: str, read: Read) -> Iterator[Row]:

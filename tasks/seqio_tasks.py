@@ -6,11 +6,11 @@
 Rows come from TFDS, or from JSON-lines files laid out in the same way; a source hands each of them
 on as JSON text, so that everything behind it is one function for both. `catalogue` has the rule of
 the names. Beside the tokens of `inputs` and `targets`, an example carries `inputs_pretokenized`,
-`targets_pretokenized`, `key`, `label` (-1: none), and as JSON text `options` and `answers`.
+`targets_pretokenized`, `key`, `group`, `label` (-1: none), and `options` and `answers` as JSON.
 
 Batches are a function of the seed and the rows, not of where the rows lie: to be shuffled, a split
-of at most 20,000 rows is first put into the hash order of `splits`. Larger ones stream in the
-order of their source.
+is first put into the hash order of `splits`, in memory up to 20,000 rows and through temporary
+files above.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ from pt2tt_jax.t5.vocabulary import Vocabulary
 
 from . import catalogue
 from .catalogue import Entry
+from .chosen import SOURCES
 from .converters import seqio_vocabulary
-from .datasets import DataSet, Row
+from .datasets import Row
 from .examples import Example, to_examples
 from .formats import formatter
 from .seqio_evaluation import as_answer, score_metric, text_metric
 from .seqio_sources import CHUNK, Protocol, data_source
-from .templates import T5, Template
+from .templates import T5, Template, fits
 
 SHUFFLE_BUFFER = 10_000  # examples; files of one's own may be sorted by label
-SOURCES = ('sst2', 'qqp', 'mnli', 'qnli', 'record', 'squad')  # Hwang 2023's six source tasks
-COLUMNS = ('key', 'label', 'options', 'answers')
+COLUMNS = ('key', 'group', 'label', 'options', 'answers')
 PARALLEL = 2  # Python runs in one thread at a time; the tokeniser need not wait for it
 
 
@@ -64,27 +64,25 @@ def register(
       vocabulary: one of either kind, or a folder with `spiece.model` or `tokenizer.json`.
       data_dir: folder with `<source>/<split>.jsonl.gz`; without it, rows come from TFDS.
       protocol: what `validation` and `test` are: the official splits, or those of `splits`.
-      templates: further ones, each a format for every data set.
+      templates: further ones, each a format for every data set whose fields fill its slots.
       tfds_dir: where TFDS keeps its data; by default, where it always does.
     """
     if not isinstance(vocabulary, seqio.Vocabulary):
         vocabulary = seqio_vocabulary(vocabulary)
     templates = tuple(templates)
-    teachers = (*(T5[name] for name in SOURCES), *templates)
     made = []
-    for dataset, group in itertools.groupby(catalogue.entries(), lambda one: one.dataset):
+    every_entry = catalogue.entries(templates)
+    for dataset, group in itertools.groupby(every_entry, lambda one: one.dataset):
         source = data_source(dataset, data_dir, protocol, tfds_dir)
-        every = [*group, *(catalogue.entry(_named(dataset, t), templates) for t in templates)]
+        own = [one for one in templates if fits(one, dataset)]
+        every = [*group, *(catalogue.task(dataset, one.name, None, (one,)) for one in own)]
         made += [add(one, source, vocabulary) for one in every]
         made += [add(one, source, vocabulary, ranked=True) for one in every if one.ranked]
         if dataset.name != catalogue.BUGGED:
-            student = catalogue.entry(f'{dataset.name}_stripped')
+            student = catalogue.task(dataset, 'stripped')
+            teachers = (*(T5[name] for name in SOURCES), *own)
             made += [add(student, source, vocabulary, teacher=one) for one in teachers]
     return made
-
-
-def _named(dataset: DataSet, template: Template) -> str:
-    return catalogue.task_name(dataset, template.name)
 
 
 def add(
@@ -171,6 +169,7 @@ def _features(example: Example, target: str, taught: str) -> dict[str, Any]:
         'targets': target,
         'teacher_inputs': taught,
         'key': example.key,
+        'group': example.group,
         'label': -1 if example.label is None else example.label,
         'options': json.dumps(example.options),
         'answers': json.dumps(example.answers),

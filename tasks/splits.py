@@ -89,9 +89,14 @@ def _large(dataset: DataSet, split: str) -> Part:
 
 def order(dataset: DataSet, split: str, identities: Sequence[str], seed: int = 42) -> list[int]:
     """Indices of the rows in hash order; equal identities keep the order they have."""
-    prefix = f'{seed}/{dataset.source}/{dataset.official(split)}'
-    digests = [hashlib.sha256(f'{prefix}/{name}'.encode()).digest() for name in identities]
+    digests = [digest(dataset, split, name, seed) for name in identities]
     return sorted(range(len(digests)), key=digests.__getitem__)
+
+
+def digest(dataset: DataSet, split: str, name: str, seed: int = 42) -> bytes:
+    """The place of the row called `name` in the hash order of its split."""
+    text = f'{seed}/{dataset.source}/{dataset.official(split)}/{name}'
+    return hashlib.sha256(text.encode()).digest()
 
 
 def indices(dataset: DataSet, split: str, identities: Sequence[str], seed: int = 42) -> list[int]:

@@ -4,9 +4,12 @@ The slot rule. The slots of a template and the fields of a data set are both ord
 1. A slot takes the field of its own name.
 2. The slots left over take the fields left over, in order.
 3. Fields still left over join the last slot, with a space.
-4. A slot still left over keeps its key with nothing after it.
+4. A slot still left over keeps its key with nothing after it, in templates that are lists of keys
+   (T5's own: `gaps`), and a warning says so once. In running text, as the templates of a JSON
+   family are, it would leave a hole: that is an error, and so is a template without any text.
 A field that holds a row's candidates (COPA's choices) is not left over where `{options_}` lists
-them already.
+them already. `{x_open}` is the slot `{x}` without its full stop, `{x_lower}` with a small first
+letter; LM-BFF's templates ask for both.
 
     >>> fill(('hypothesis', 'premise'), {'premise': 'It rains.', 'hypothesis': 'It is wet.'})
     {'hypothesis': 'It is wet.', 'premise': 'It rains.'}
@@ -27,16 +30,19 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from pt2tt_jax.errors import UserError, nearest
 
 from . import labels
 from .datasets import DataSet, Row
 from .parsing import parse
-from .patterns import T5_PATTERNS
+from .patterns import BORROWED, T5_PATTERNS
 from .prepare import SPACE
+
+logger = logging.getLogger('pt2tt')
 
 SLOT = re.compile(r'( ?)\{(\w+)\}')
 OPTION_SLOTS = ('options_', 'options_str')  # FLAN's two names for the list of candidates
@@ -53,12 +59,14 @@ class Template:
         takes text by the slot rule.
       targets: the target text, with the answer in it.
       pad: put spaces around punctuation, as T5's SQuAD did.
+      gaps: a slot that no field fills keeps its key; otherwise it is an error.
     """
 
     name: str
     pattern: str
     targets: str = '{answer}'
     pad: bool = False
+    gaps: bool = True
 
     @functools.cached_property
     def slots(self) -> tuple[str, ...]:
@@ -115,12 +123,70 @@ def apply(
     if options and options == parsed.options:
         shown = {name for name in dataset.candidates if name not in template.slots}
         fields = {name: text for name, text in fields.items() if name not in shown}
-    filled = fill(template.slots, fields, parsed.extras)
+    filled = _filled(template, fields, parsed.extras)
+    _check_gaps(template, dataset.name, tuple(s for s, text in filled.items() if text is None))
     filled |= dict.fromkeys(lists, list_options(options))
     if not template.pad:
         return substitute(template.pattern, filled)
     padded = {slot: text and pad_punctuation(text) for slot, text in filled.items()}
     return collapse(substitute(template.pattern, padded))
+
+
+def without_stop(text: str) -> str:
+    """LM-BFF cuts the last character before it goes on; a letter or digit is worth keeping."""
+    text = text.rstrip()
+    return text if text[-1:].isalnum() else text[:-1]
+
+
+def small_first(text: str) -> str:
+    """`text` as the middle of a sentence."""
+    return text[:1].lower() + text[1:]
+
+
+SPELLINGS: dict[str, Callable[[str], str]] = {'open': without_stop, 'lower': small_first}
+
+
+def _filled(
+    template: Template, fields: Mapping[str, str], extras: Mapping[str, str]
+) -> dict[str, str | None]:
+    """The text of every slot, in the spelling that its name asks for."""
+    spelt = {slot: _spelling(slot, {**extras, **fields}) for slot in template.slots}
+    found = fill(tuple(dict.fromkeys(name for name, _ in spelt.values())), fields, extras)
+    return {
+        slot: None if (text := found[name]) is None else spell(text)
+        for slot, (name, spell) in spelt.items()
+    }
+
+
+def _spelling(slot: str, known: Mapping[str, str]) -> tuple[str, Callable[[str], str]]:
+    """`premise_open` is `premise` without its full stop, unless a field is called so itself."""
+    name, _, spelling = slot.rpartition('_')
+    plain = slot in known or not name or spelling not in SPELLINGS
+    return (slot, str) if plain else (name, SPELLINGS[spelling])
+
+
+@functools.cache  # every row of a data set has the same gaps; one warning is enough
+def _check_gaps(template: Template, dataset: str, empty: tuple[str, ...]) -> None:
+    slots = ', '.join(f'{{{slot}}}' for slot in empty)
+    if len(empty) == len(template.slots):
+        raise UserError(
+            f'The template {template.name!r} shows nothing of {dataset!r}: '
+            f'{f"no field fills {slots}" if empty else "it has no slot for text"}.'
+        )
+    if empty and not template.gaps:
+        raise UserError(
+            f'No field of {dataset!r} fills {slots} of the template {template.name!r}; name a '
+            'field of the data set in the template, or choose another one.'
+        )
+    if empty:
+        logger.warning('%s: no field of %s fills %s; its key stays.', template.name, dataset, slots)
+
+
+def fits(template: Template, dataset: DataSet) -> bool:
+    """Whether the fields of `dataset` fill every slot, or the template lives with gaps."""
+    named = {name: name for name in dataset.fields}
+    filled = _filled(template, named, {name: name for name in dataset.extras})
+    return template.gaps or None not in filled.values()
 
 
 def answer(template: Template, text: str) -> str:
@@ -154,6 +220,12 @@ def pad_punctuation(text: str) -> str:
 T5: dict[str, Template] = {
     name: Template(f't5/{name}', pattern, pad=name == 'squad')
     for name, pattern in T5_PATTERNS.items()
+}
+
+# What the format `pretrain` writes: T5's template of a set, or the one that it borrows.
+PRETRAIN: dict[str, Template] = T5 | {
+    name: Template(f't5/{source}', pattern, pad=source == 'squad')
+    for name, (source, pattern) in BORROWED.items()
 }
 
 

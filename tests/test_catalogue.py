@@ -33,7 +33,33 @@ def test_every_data_set_has_its_formats():
     assert {name for name in plain if 'winogrande_attempt' not in name} <= names
     five = ('pretrain', 'raw', 'stripped', 'manual', 'lmbff', 'attempt')
     assert {f'sst2_{format}' for format in five} <= names
-    assert 'scitail_pretrain' not in names  # T5 never saw it
+    assert 'scitail_pretrain' in names  # in the template of MNLI
+    assert 'boolq_lmbff' not in names  # LM-BFF published none
+
+
+def test_searched_templates_make_a_format():
+    found = [Template('lmbff/boolq/0', '{question_open}? <extra_id_0>. {passage}')]
+    names = {one.name for one in catalogue.entries(found)}
+    assert 'boolq_lmbff' in names
+    assert 'cb_lmbff' not in names
+    one = catalogue.entry('boolq_lmbff', found)
+    assert (one.verbaliser, catalogue.wording(one)) == ('manual', found[0].pattern)
+    row = {'question': 'is it.', 'passage': 'It is.'}
+    assert one.formatter()(one.dataset, row) == 'is it? <extra_id_0>. It is.'
+
+
+@pytest.mark.parametrize(
+    ('name', 'origin'),
+    [
+        ('copa_manual', 'ours'),
+        ('boolq_manual', 'OpenPrompt scripts/SuperGLUE'),
+        ('nq_pretrain', 'T5, for squad'),
+        ('boolq_pretrain', 'T5'),
+        ('boolq_raw', ''),
+    ],
+)
+def test_origin(name, origin):
+    assert catalogue.origin(catalogue.entry(name)) == origin
 
 
 @pytest.mark.parametrize(
@@ -96,7 +122,7 @@ def test_show_counts_tokens(toy_vocabulary, tmp_path):
 
 def test_show_of_a_manual_wording(toy_vocabulary):
     shown = catalogue.show('demo_sentiment_manual', toy_vocabulary, count=1)
-    assert f'wording: {{text}} It was {MASK}.' in shown
+    assert f'wording: {{text}} It was {MASK}.\nfrom: LM-BFF run_experiment.sh' in shown
     assert 'targets: terrible | great' in shown
 
 

@@ -116,7 +116,7 @@ def test_cached_steps_equal_teacher_forcing(twins):
 
     @jax.jit
     def stepped(variables, inputs, columns):
-        cache, step = decoding._prepare(twins.module, variables, inputs, LENGTH, None)
+        cache, step = decoding.cached_steps(twins.module, variables, inputs, LENGTH, None)
 
         def one(cache, last):
             logits, cache = step(cache, last)

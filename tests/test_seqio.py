@@ -13,6 +13,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import sklearn.metrics
 
 from pt2tt_jax import backbone as backbones
 from pt2tt_jax import data, evaluate, features, prepared
@@ -33,6 +34,8 @@ from pt2tt_jax.tasks import converters, seqio_evaluation, seqio_sources, seqio_t
 tf = pytest.importorskip('tensorflow')
 LENGTHS = {'inputs': 12, 'targets': 4}
 OWN = Template('own/any/0', 'Read: {text} Now: {options_}')
+FOUND = Template('lmbff/boolq/0', '{question_open} ? <extra_id_0> {passage_lower}', gaps=False)
+TEMPLATES = [OWN, FOUND]
 
 
 def sentence(number: int, most: int = 9) -> str:
@@ -51,6 +54,11 @@ ROWS = {
     'glue/sst2': label_rows(30, ('sentence',)),
     'super_glue/boolq': label_rows(20, ('question', 'passage')),
     'super_glue/copa': label_rows(10, ('premise', 'choice1', 'choice2', 'question')),
+    'super_glue/multirc': [
+        {'paragraph': sentence(i // 3), 'question': f'w{i // 3}', 'answer': sentence(i)}
+        | {'label': i % 2, 'idx': {'paragraph': i // 3, 'question': i // 3, 'answer': i}}
+        for i in range(12)
+    ],
     'super_glue/record': [
         {
             'query': f'w1 @placeholder {i}',
@@ -91,13 +99,12 @@ def data_dir(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture(scope='module')
-def two_words() -> Vocabulary:
-    """Every word is one of the two labels of demo_sentiment, so that a random model names one."""
-    pieces = ('<pad>', '</s>', '<unk>', 'negative', 'positive')
+def words_of(*labels: str) -> Vocabulary:
+    """Every word is one of the two labels, so that a random model names one."""
+    pieces = ('<pad>', '</s>', '<unk>', *labels)
 
     def encode(texts: list[str]) -> list[list[int]]:
-        known = {'negative': 3, 'positive': 4}
+        known = {label: 3 + i for i, label in enumerate(labels)}
         return [[known.get(w, 3 + zlib.crc32(w.encode()) % 2) for w in t.split()] for t in texts]
 
     return Vocabulary(pieces, 'two', encode, lambda ids: ' '.join(pieces[i] for i in ids))
@@ -105,7 +112,7 @@ def two_words() -> Vocabulary:
 
 @pytest.fixture(autouse=True)
 def _registered(data_dir, toy_vocabulary):
-    seqio_tasks.register(toy_vocabulary, data_dir, templates=[OWN])
+    seqio_tasks.register(toy_vocabulary, data_dir, templates=TEMPLATES)
 
 
 # --- Texts and tokens
@@ -114,13 +121,14 @@ def _registered(data_dir, toy_vocabulary):
 SHOWN = [
     *('sst2_raw', 'sst2_pretrain', 'sst2_manual_digits', 'sst2_own.any.0', 'boolq_attempt'),
     *('copa_raw', 'record_stripped', 'squad_pretrain', 'squad_attempt', 'e2e_raw'),
+    *('multirc_pretrain', 'copa_manual', 'boolq_lmbff'),
     *('demo_sentiment_manual', 'demo_entailment_stripped'),
 ]
 
 
 @pytest.mark.parametrize('name', SHOWN)
 def test_examples_equal_our_own(name, data_dir, toy_vocabulary):
-    one = catalogue.entry(name, [OWN])
+    one = catalogue.entry(name, TEMPLATES)
     if name not in seqio.TaskRegistry.names():
         source = seqio_sources.data_source(one.dataset, data_dir)
         seqio_tasks.add(one, source, converters.T5Vocabulary(toy_vocabulary))
@@ -135,7 +143,7 @@ def test_examples_equal_our_own(name, data_dir, toy_vocabulary):
         assert theirs['key'].decode() == own.key
         assert theirs['label'] == encoded.labels[i]
         seen = told(theirs)
-        assert (seen.targets, seen.options, seen.answers) == (own.targets, own.options, own.answers)
+        assert dataclasses.replace(seen, inputs=own.inputs) == own
 
 
 def told(example):
@@ -258,7 +266,7 @@ def our_batch(name, data_dir, vocabulary, prompt_length, split='validation'):
     return features.batch(
         encoded,
         range(len(ours)),
-        features.virtual_tokens(100, prompt_length),
+        features.frame(100, [-1 - i for i in range(prompt_length)]),
         input_length=LENGTHS['inputs'],
         target_length=LENGTHS['targets'],
     )
@@ -331,18 +339,44 @@ def _lively(path, leaf):
     return leaf * 4 if path[-2].key in ('out', 'wo', 'logits_dense') else leaf
 
 
-@pytest.fixture(scope='module')
-def job(two_words, toy_config, tmp_path_factory) -> Job:
-    """What `pt2tt eval` measures with, on demo_sentiment and a toy."""
-    small = toy_config('1.1').replace(vocab_size=8)
+def make_job(config, labels: tuple[str, str], folder: Path, **texts) -> Job:
+    """What `pt2tt eval` measures with, on a toy."""
+    small = config('1.1').replace(vocab_size=8)
     # A seed whose answers are neither all the same nor all outside the labels.
     params = jax.tree_util.tree_map_with_path(_lively, backbones.random_params(small, seed=39))
-    backbone = Backbone.from_parts('toy', small, params, two_words)
-    texts = Data(task='demo_sentiment', input_length=24, target_length=3)
-    settings = Settings(Model(), texts, Transfer(), Tune())
+    backbone = Backbone.from_parts('toy', small, params, words_of(*labels))
+    chosen = Data(**texts, input_length=24, target_length=3)
+    settings = Settings(Model(), chosen, Transfer(), Tune())
     made = data.prepare(settings.data, backbone, prompt_length=4)
-    folder = tmp_path_factory.mktemp('job')
     return Job(settings, folder, None, backbone, made, None)  # pyright: ignore
+
+
+@pytest.fixture(scope='module')
+def job(toy_config, tmp_path_factory) -> Job:
+    labels = ('negative', 'positive')
+    return make_job(toy_config, labels, tmp_path_factory.mktemp('job'), task='demo_sentiment')
+
+
+def test_eval_scores_multirc_by_question(toy_config, tmp_path):
+    rows = [
+        {'paragraph': sentence(q), 'question': f'w{q}', 'answer': sentence(9 * q + a)}
+        | {'label': q * (a + 3) % 7 % 2, 'idx': {'paragraph': 0, 'question': q, 'answer': a}}
+        for q in range(40)
+        for a in range(2)
+    ]
+    write_rows(tmp_path, 'super_glue/multirc', rows)
+    texts = {'task': 'multirc', 'data_dir': str(tmp_path)}
+    job = make_job(toy_config, ('False', 'True'), tmp_path, **texts)
+    found = job.scores(job.plain, job.prepared.test.student)
+    picked = evaluate.label_log_probs(
+        job.plain, job.prepared.test.student, job.prepared.label_ids or []
+    ).argmax(axis=1)
+    gold = [row['label'] for row in rows]
+    right = picked == gold
+    assert found['em'] == pytest.approx(right.reshape(40, 2).all(axis=1).mean())
+    assert found['accuracy'] == pytest.approx(right.mean())
+    assert 0 < found['em'] < found['accuracy'] < 1
+    assert found['f1'] == pytest.approx(sklearn.metrics.f1_score(gold, picked, zero_division=0))
 
 
 def test_evaluator_gives_our_numbers(job):
@@ -350,7 +384,7 @@ def test_evaluator_gives_our_numbers(job):
     rows = np.random.default_rng(0).standard_normal((4, 16)).astype(np.float32)
     prompted = evaluate.prompted(job.backbone, rows)
     ours = job.scores(prompted, job.prepared.test.student)
-    model = dataclasses.replace(prompted, prompt=features.NO_PROMPT)
+    model = dataclasses.replace(prompted, around=features.BARE)
     labels = job.prepared.label_ids
 
     def decode(split):
@@ -402,6 +436,22 @@ def test_metrics_of_texts(name, right, expected):
         for text, one in zip(texts, examples, strict=True)
     ]
     assert task.predict_metric_fns[0](targets, given) == pytest.approx(expected)
+
+
+def test_multirc_by_question():
+    """Two of the four questions have all of their answers right."""
+    task = seqio.get_mixture_or_task('multirc_raw')
+    targets = [told(one) for one in seqio_tasks.read('multirc_raw', 'validation')]
+    texts = [t.targets for t in targets]
+    texts[0], texts[5] = 'w9', {'True': 'False', 'False': 'True'}[texts[5]]
+    found = task.predict_metric_fns[0](targets, texts)
+    assert found == {'f1': pytest.approx(100 * 10 / 12), 'accuracy': 100 * 10 / 12, 'em': 50}
+    ranked = seqio.get_mixture_or_task('multirc_raw_score')
+    asked = [told(one) for one in seqio_tasks.read('multirc_raw_score', 'validation')]
+    scores = [
+        float(one.targets == (one.answers[0] if i != 3 else 'x')) for i, one in enumerate(asked)
+    ]
+    assert ranked.score_metric_fns[0](asked, scores)['em'] == 75
 
 
 def test_metrics_of_scores():
@@ -473,6 +523,20 @@ def test_tfds_that_is_not_downloaded(tmp_path, toy_vocabulary):
     seqio_tasks.register(toy_vocabulary, tfds_dir=tmp_path)
     with pytest.raises(UserError, match=f'tfds build glue/sst2 --data_dir={tmp_path}'):
         list(seqio_tasks.read('sst2_raw', 'train'))
+
+
+def test_slot_that_no_field_fills(data_dir, toy_vocabulary):
+    bad = Template('bad/x/0', '{sentence} or {other}', gaps=False)
+    seqio_tasks.register(toy_vocabulary, data_dir, templates=[bad])
+    names = seqio.TaskRegistry.names()
+    assert 'boolq_bad.x.0' in names
+    one = catalogue.task(dataset('sst2'), bad.name, None, (bad,))
+    assert one.name not in names  # left out: there is one field
+    source = seqio_sources.data_source(one.dataset, data_dir)
+    seqio_tasks.add(one, source, converters.T5Vocabulary(toy_vocabulary))
+    message = r"^sst2/train/0: No field of 'sst2' fills \{other\} of the template 'bad/x/0'"
+    with pytest.raises(UserError, match=message):
+        list(seqio_tasks.read(one.name, 'train'))
 
 
 def test_errors_of_others_stay_what_they_are():

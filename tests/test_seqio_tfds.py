@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import re
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from pt2tt_jax.errors import UserError
+from pt2tt_jax.tasks import splits
 from pt2tt_jax.tasks.datasets import dataset
 from pt2tt_jax.tasks.parsing import identity
 
@@ -176,8 +178,12 @@ def test_same_rows(name, stores):
         assert row['detected_answers']['char_spans']['start'] == [[2, 3], [2, 3]]
 
 
-@pytest.mark.parametrize('name', NAMES)
-def test_same_batches(name, stores, toy_vocabulary):
+@pytest.mark.parametrize(
+    ('name', 'in_memory'), [*((name, 20_000) for name in NAMES), ('sst2', 10), ('scitail', 10)]
+)
+def test_same_batches(name, in_memory, stores, toy_vocabulary, monkeypatch):
+    """Also of splits that are sorted through files."""
+    monkeypatch.setattr(seqio_sources, 'IN_MEMORY', in_memory)
     files, store = stores
     task = f'{name}_{"pretrain" if name in ("squad", "record") else "stripped"}'
     seqio_tasks.register(toy_vocabulary, files)
@@ -186,6 +192,20 @@ def test_same_batches(name, stores, toy_vocabulary):
     assert same(of_files, batches(task, seed=3))
     assert not same(of_files, batches(task, seed=4))
     assert len(of_files) == -(-2 * COUNT // 8)
+
+
+@pytest.mark.parametrize('in_memory', [COUNT - 1, 1])
+def test_order_is_that_of_the_hashes_at_any_size(in_memory, stores, monkeypatch):
+    one = dataset('scitail')
+    read = functools.partial(seqio_sources.file_rows, one, data_dir=stores[0])
+    few = list(seqio_sources.ordered(one, 'train', read, 'official', True))
+    monkeypatch.setattr(seqio_sources, 'IN_MEMORY', in_memory)
+    many = list(seqio_sources.ordered(one, 'train', read, 'official', True))
+    assert many == few
+    rows = list(read('train'))
+    expected = splits.order(one, 'train', [identity(row) for row in rows])
+    assert many == [rows[i] for i in expected] != rows
+    assert list(seqio_sources.ordered(one, 'train', read, 'official', False)) == rows
 
 
 def test_same_comparison_split(stores, toy_vocabulary):

@@ -9,6 +9,7 @@ import types
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pt2tt_jax.tasks.datasets import dataset
@@ -250,6 +251,33 @@ def test_squad_equals_t5(t5):
 def test_f1_equals_t5(t5, guesses):
     targets = [0, 1, 1, 1, 0]
     assert f1(targets, guesses) == pytest.approx(t5.metrics.f1_score_with_invalid(targets, guesses))
+
+
+def test_multirc_equals_t5(t5):
+    from t5.data import postprocessors
+
+    rng = np.random.default_rng(0)
+    given = [
+        {'paragraph': f'P{q // 3}', 'question': f'Q{q}', 'answer': f'A{a}'}
+        | {'label': int(rng.integers(2)), 'idx': {'paragraph': q // 3, 'question': q, 'answer': a}}
+        for q in range(40)
+        for a in range(1 + q % 4)
+    ]
+    examples = list(to_examples(dataset('multirc'), given))
+    texts = [('False', 'True', 'banana')[i] for i in rng.choice(3, len(given), p=(0.4, 0.5, 0.1))]
+    texts = [e.targets if rng.random() < 0.6 else t for e, t in zip(examples, texts, strict=True)]
+    targets = [
+        postprocessors.multirc(e.targets, {'idx/question': row['idx']['question']}, is_target=True)
+        for e, row in zip(examples, given, strict=True)
+    ]
+    guesses = [postprocessors.multirc(text) for text in texts]
+    found = score(dataset('multirc'), examples, texts)
+    exact = t5.metrics.mean_group_metric(t5.metrics.all_match)(targets, guesses)
+    assert found['em'] == pytest.approx(exact['exact_match'])
+    assert 10 < found['em'] < 90
+    assert found['f1'] == pytest.approx(
+        t5.metrics.multirc_f1_over_all_answers(targets, guesses)['f1']
+    )
 
 
 @pytest.mark.parametrize('targets', [[0, 1, 2, 2], [0, 1, 1, 0]])

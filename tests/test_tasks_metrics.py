@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 
+import numpy as np
 import pytest
+import sklearn.metrics
 
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.tasks import metrics
 from pt2tt_jax.tasks.datasets import DATASETS, dataset
-from pt2tt_jax.tasks.examples import Example
+from pt2tt_jax.tasks.examples import Example, to_examples
 
 
 def made(options, *labels):
@@ -79,6 +81,68 @@ PRIMARY = {
     'multirc': 'f1',
     'stsb': 'pearson',
 }
+
+
+def test_exact_match_over_groups():
+    found = metrics.exact_groups([1, 0, 1, 1, 0], [1, 0, 1, 0, 0], ['a', 'b', 'a', 'b', 'c'])
+    assert found == {'em': pytest.approx(200 / 3)}
+
+
+def multirc_rows(count=60):
+    """Up to five answers a question, interleaved, as shuffled files hold them."""
+    rng = np.random.default_rng(0)
+    rows = [
+        {'paragraph': f'P{q // 5}', 'question': f'Q{q}', 'answer': f'A{a}', 'label': 1}
+        | {'idx': {'paragraph': q // 5, 'question': q, 'answer': a}}
+        for q in range(count)
+        for a in range(1 + q % 5)
+    ]
+    rows = [row | {'label': int(rng.integers(2))} for row in rows]
+    return [rows[i] for i in rng.permutation(len(rows))]
+
+
+def test_multirc_is_scored_by_question():
+    rows = multirc_rows()
+    examples = list(to_examples(dataset('multirc'), rows))
+    flips = np.random.default_rng(1).random(len(rows)) < 0.2
+    guessed = [row['label'] ^ int(flip) for row, flip in zip(rows, flips, strict=True)]
+    words = ('False', 'True', 'banana')
+    texts = [words[label] for label in guessed]
+    texts[7] = words[2]
+    guessed[7] = -1
+    found = metrics.score(dataset('multirc'), examples, texts)
+    assert list(found) == ['f1', 'accuracy', 'em']
+    of_question = [row['idx']['question'] for row in rows]
+    correct = np.array([g == row['label'] for g, row in zip(guessed, rows, strict=True)])
+    right = [correct[np.array(of_question) == q].all() for q in set(of_question)]
+    assert found['em'] == pytest.approx(100 * np.mean(right))
+    assert 0.2 < np.mean(right) < 0.9
+    guessed[7] = 1 - rows[7]['label']
+    expected = sklearn.metrics.f1_score([row['label'] for row in rows], guessed)
+    assert found['f1'] == pytest.approx(100 * expected)
+
+
+def test_multirc_groups_without_an_index():
+    """Rows of one's own are grouped by their texts."""
+    rows = multirc_rows()
+    plain = [{key: value for key, value in row.items() if key != 'idx'} for row in rows]
+    groups = [
+        [example.group for example in to_examples(dataset('multirc'), given)]
+        for given in (rows, plain)
+    ]
+    same = [[a == b for a in one for b in one] for one in groups]
+    assert same[0] == same[1]
+    assert all(groups[0])
+    assert len(set(groups[0])) == 60
+
+
+def test_answers_that_are_hidden():
+    examples = [
+        *made(('a', 'b'), 0, 1),
+        Example('', '', None, ('a', 'b'), 'sst2/test/3'),
+    ]
+    with pytest.raises(UserError, match=r'1 of 3 examples .* sst2/test/3 for one; measure on'):
+        metrics.score(dataset('sst2'), examples, ['a'] * 3)
 
 
 def test_score_of_spans_takes_every_answer():

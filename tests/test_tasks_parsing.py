@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import pytest
 
 from pt2tt_jax.errors import UserError
@@ -64,6 +67,88 @@ def test_missing_fields_name_what_is_there():
         parse(dataset('record'), {'passage': 'x'})
     with pytest.raises(UserError, match="sst2/train/7: no field 'sentence'"):
         list(to_examples(dataset('sst2'), [{'idx': 7}], split='train'))
+
+
+SPANS = {'span1_text': 'Bea', 'span1_index': 2, 'span2_text': 'she', 'span2_index': 4}
+WSC = {'text': 'Ann saw Bea when she left .', **SPANS, 'label': 1}
+CHOICES = {'choice1': 'x', 'choice2': 'y', 'question': 'cause', 'label': 0}
+DPR = {'sentence': 'Ann saw her cat .', 'pronoun': 'her', 'candidates': ['Ann', 'Bea'], 'label': 0}
+WHOLE: dict[str, dict[str, Any]] = {
+    'sst2': {'sentence': 'fine', 'label': 1},
+    'stsb': {'sentence1': 'a', 'sentence2': 'b', 'label': 2.5},
+    'copa': {'premise': 'p', **CHOICES},
+    'winogrande': {'sentence': 'a _', 'option1': 'x', 'option2': 'y', 'label': 1},
+    'multirc': {'paragraph': 'p', 'question': 'q', 'answer': 'a', 'label': 1},
+    'record': {'passage': 'p', 'query': 'q', 'entities': ['x', 'y'], 'answers': ['x']},
+    'wsc': WSC,
+    'wsc_simple': WSC,
+    'dpr': DPR,
+    'squad': {'question': 'q', 'context': 'c', 'answers': {'text': ['a'], 'answer_start': [0]}},
+    'nq': {'question': 'q', 'context': 'c', 'answers': ['a']},
+    'e2e': {'meaning_representation': 'm', 'target': 't', 'references': ['t', 'u']},
+    'webnlg': {'input': ['a | b | c'], 'target': 't'},
+    'xsum': {'document': 'd', 'summary': 's'},
+}
+COLUMNS = [(name, column) for name, row in WHOLE.items() for column in row]
+
+
+def made(name: str, row: dict) -> list:
+    return list(to_examples(dataset(name), [row | {'idx': 9}], split='train'))
+
+
+@pytest.mark.parametrize('name', WHOLE)
+def test_whole_rows_make_examples(name):
+    assert len(made(name, WHOLE[name])) == 1
+
+
+@pytest.mark.parametrize(('name', 'column'), COLUMNS)
+@pytest.mark.parametrize('value', [None, [1], {'a': 1}, ['x', None], -5, 10**12, float('nan')])
+def test_wrong_values_are_users_errors(name, column, value):
+    """Either an example or one clear error that names the row; never a traceback of ours."""
+    said = None
+    try:
+        made(name, WHOLE[name] | {column: value})
+    except UserError as error:
+        said = str(error)
+    assert said is None or re.fullmatch(f'{name}/train/9: .*', said)
+
+
+OPTIONAL = {
+    ('wsc_simple', 'span1_index'),
+    ('e2e', 'target'),
+    ('e2e', 'references'),
+    ('webnlg', 'target'),
+    ('xsum', 'summary'),
+}
+
+
+@pytest.mark.parametrize(
+    ('name', 'column'), [c for c in COLUMNS if c not in OPTIONAL and c[1] != 'label']
+)
+def test_values_that_cannot_be_read(name, column):
+    row = {key: value for key, value in WHOLE[name].items() if key != column}
+    with pytest.raises(UserError, match=f"{name}/train/9: no field '{column}'; the row has '"):
+        made(name, row)
+    with pytest.raises(UserError, match=f"the field '{column}' must be .*, not .*None"):
+        made(name, row | {column: None})
+
+
+@pytest.mark.parametrize(
+    ('name', 'change', 'message'),
+    [
+        ('record', {'entities': 'Ann'}, "'entities' must be a list of texts, not 'Ann'"),
+        (
+            'squad',
+            {'answers': {'answer_start': [0]}},
+            "no field 'text'; the row has 'answer_start'",
+        ),
+        ('wsc', {'span1_index': -1}, "'span1_index' must be a number from 0 up, not -1"),
+        ('dpr', {'label': 2}, 'the label 2 is none of the 2 candidates'),
+    ],
+)
+def test_nested_values_that_cannot_be_read(name, change, message):
+    with pytest.raises(UserError, match=message):
+        made(name, WHOLE[name] | change)
 
 
 def test_unknown_data_set():

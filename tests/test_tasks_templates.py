@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import doctest
 import json
 
 import pytest
 
 from pt2tt_jax.errors import UserError
-from pt2tt_jax.tasks import metrics, prepare, templates
+from pt2tt_jax.tasks import chosen, metrics, prepare, templates
 from pt2tt_jax.tasks.datasets import DATASETS, dataset
+from pt2tt_jax.tasks.examples import to_examples
 from pt2tt_jax.tasks.families import load_family, unusable
+from pt2tt_jax.tasks.formats import formatter
 from pt2tt_jax.tasks.readers import custom
-from pt2tt_jax.tasks.templates import T5, Template, answer, apply, fill, find
+from pt2tt_jax.tasks.templates import T5, Template, answer, apply, fill, find, fits
 
 
 @pytest.mark.parametrize('module', [templates, prepare, metrics])
@@ -79,6 +82,76 @@ def test_extras_are_taken_by_name_only():
 )
 def test_t5_templates_on_any_data_set(template, name, row, expected):
     assert apply(T5[template], dataset(name), row) == expected
+
+
+PAIR = custom(('premise', 'hypothesis'), label=None)
+RAIN = {'premise': 'It rains. ', 'hypothesis': 'It is wet.'}
+
+
+@pytest.mark.parametrize(
+    ('pattern', 'expected'),
+    [
+        ('{premise_open}? {hypothesis_lower}', 'It rains? it is wet.'),
+        ('{a_open}? {b_lower}', 'It rains? it is wet.'),  # by position
+        (
+            '{hypothesis_open}: {hypothesis}',
+            'It is wet. It rains: It is wet. It rains. ',
+        ),  # one slot
+        ('{premise_small} {hypothesis}', 'It rains.  It is wet.'),  # no spelling: by position
+    ],
+)
+def test_spellings_of_slots(pattern, expected):
+    assert apply(Template('t', pattern), PAIR, RAIN) == expected
+
+
+def test_a_field_may_be_called_like_a_spelling():
+    own = custom(('is_open', 'is'), label=None)
+    row = {'is_open': 'Yes.', 'is': 'No.'}
+    assert apply(Template('t', '{is_open} {is}'), own, row) == 'Yes. No.'
+
+
+def test_gap_keeps_its_key_and_is_told_once(caplog):
+    own = custom(('only',), label=None, name='gappy')
+    for _ in range(3):
+        assert apply(T5['mnli'], own, {'only': 'Fine.'}) == 'mnli hypothesis: Fine. premise:'
+    (record,) = caplog.records
+    assert record.getMessage() == 't5/mnli: no field of gappy fills {premise}; its key stays.'
+
+
+@pytest.mark.parametrize(
+    ('template', 'message'),
+    [
+        (
+            Template('mine/x/0', 'Does {text} mean {other} or {third}?', gaps=False),
+            "No field of 'one' fills {other}, {third} of the template 'mine/x/0'",
+        ),
+        (Template('t', 'What is it?'), "'t' shows nothing of 'one': it has no slot for text"),
+    ],
+)
+def test_slots_that_no_field_fills(template, message):
+    own = custom(('text',), labels=('a', 'b'), name='one')
+    row = {'text': 'x', 'label': 0, 'idx': 7}
+    with pytest.raises(UserError) as error:
+        list(to_examples(own, [row], formatter('f', [dataclasses.replace(template, name='f')])))
+    shown = str(error.value)
+    assert shown.startswith('one/7: ')  # the row
+    assert message.replace(f"'{template.name}'", "'f'") in shown
+
+
+def test_no_field_is_left_for_the_slots():
+    """The candidates are listed, and nothing else is there."""
+    own = dataclasses.replace(dataset('copa'), fields=('choice1', 'choice2'))
+    row = {'choice1': 'X', 'choice2': 'Y', 'label': 0}
+    with pytest.raises(UserError, match=r"shows nothing of 'copa': no field fills \{a\}"):
+        apply(Template('t', '{a} {options_}'), own, row, 'flan')
+
+
+def test_fits():
+    two = Template('t', '{a} {b_lower}', gaps=False)
+    assert fits(two, PAIR)
+    assert not fits(two, custom(('x',), label=None))
+    assert fits(T5['mnli'], custom(('x',), label=None))
+    assert fits(Template('t', '{title} {a} {b}', gaps=False), dataset('squad'))  # has a title
 
 
 def test_values_are_put_in_once():
@@ -212,6 +285,61 @@ def test_wrong_family_files(tmp_path, content, message):
     with pytest.raises(UserError, match=message) as error:
         load_family(file)
     assert str(file) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        (
+            {'family': 'x', 'source': 'y', 'template': {}},
+            "the file has an unknown key 'template'. Did you mean 'templates'?",
+        ),
+        (
+            family([{'input': '{x}', 'targets': '{answer}'}]),
+            "template mine/sst2/0 has an unknown key 'input'. Did you mean 'inputs'?",
+        ),
+        (
+            family([{'inputs': '{x}', 'targets': '{answer}', 'weight': 2}]),
+            "template mine/sst2/0 has an unknown key 'weight'.",
+        ),
+    ],
+)
+def test_unknown_keys_name_file_template_key_and_nearest(tmp_path, content, message):
+    file = write(tmp_path, content)
+    with pytest.raises(UserError) as error:
+        load_family(file)
+    assert str(error.value).startswith(f'{file}: {message}')
+
+
+def test_slots_of_a_family_must_be_filled(tmp_path):
+    content = family([{'inputs': '{a} then {b}', 'targets': '{answer}'}])
+    (template,) = load_family(write(tmp_path, content)).templates
+    with pytest.raises(UserError, match=r"No field of 'sst2' fills \{b\} of .* 'mine/sst2/0'"):
+        apply(template, dataset('sst2'), {'sentence': 'x'})
+
+
+def test_chosen_leaves_out_what_does_not_fit(tmp_path, caplog):
+    one = {'inputs': '{a}', 'targets': '{answer}'}
+    two = {'inputs': '{a} then {b}', 'targets': '{answer}'}
+    file = str(write(tmp_path, family([one, two], 'any')))
+    found = [t.name for t in chosen.named([file], dataset('sst2'))]
+    assert found == ['mine/any/0']
+    assert 'sst2 has not enough fields for the slots of mine/any/1' in caplog.text
+    assert len(chosen.named([file], dataset('rte'))) == 2
+    # Asked for alone, it stays, to be refused with its slot.
+    assert len(chosen.named([f'{file}:mine/any/1'], dataset('sst2'))) == 1
+
+
+def test_chosen_teachers_are_not_what_the_student_reads(tmp_path):
+    content = family([{'inputs': '{a} <extra_id_0>', 'targets': '{answer}'}], 'sst2')
+    file = str(write(tmp_path, content | {'family': 'lmbff'}))
+    names = [file, 't5/mnli']
+    assert [t.name for t in chosen.named(names, dataset('sst2'))] == ['lmbff/sst2/0', 't5/mnli']
+    assert [t.name for t in chosen.teachers(names, dataset('sst2'), 'lmbff')] == ['t5/mnli']
+    assert len(chosen.teachers(names, dataset('sst2'), 'stripped')) == 2
+    usual = chosen.usual(dataset('sst2'))
+    assert chosen.teachers([file], dataset('sst2'), 'lmbff') == usual
+    assert len(usual) == 10
 
 
 def test_missing_family_file(tmp_path):

@@ -59,7 +59,7 @@ def encode(
     return apply(variables, encoder_input_tokens, enable_dropout=False, method='encode')
 
 
-def _prepare(
+def cached_steps(
     module: nn.Module,
     variables: Mapping[str, Tree],
     encoder_input_tokens: Int[Array, 'batch length'],
@@ -127,7 +127,7 @@ def greedy(
       encoded: what the module's `encode` makes of the inputs, where it is known.
       vocabulary_size: ids from here on are never written; they are rows that pad the embedding.
     """
-    cache, step = _prepare(module, variables, encoder_input_tokens, max_length, encoded)
+    cache, step = cached_steps(module, variables, encoder_input_tokens, max_length, encoded)
     batch = encoder_input_tokens.shape[0]
 
     def unfinished(s: _Greedy) -> Bool[Array, '']:
@@ -166,7 +166,7 @@ def _take(x: Array, index: Int[Array, 'batch chosen']) -> Array:
     return jax.vmap(lambda row, i: row.at[i].get(mode='promise_in_bounds'))(x, index)
 
 
-def _over_beams(step: Step, cache: Tree, beams: int) -> tuple[Tree, Step]:
+def over_beams(step: Step, cache: Tree, beams: int) -> tuple[Tree, Step]:
     """The same step for `beams` hypotheses a row: the cache gets a second axis, the input does not.
 
     As `vmap` leaves alone what has no beam axis, the keys and values of the encoded text are
@@ -257,8 +257,8 @@ def beam_search(
       encoded: what the module's `encode` makes of the inputs, where it is known.
       vocabulary_size: ids from here on are never written; they still count in the softmax.
     """
-    cache, step = _prepare(module, variables, encoder_input_tokens, max_length, encoded)
-    cache, step = _over_beams(step, cache, beams)
+    cache, step = cached_steps(module, variables, encoder_input_tokens, max_length, encoded)
+    cache, step = over_beams(step, cache, beams)
     batch = encoder_input_tokens.shape[0]
 
     def unfinished(s: _Beams) -> Bool[Array, '']:
