@@ -1,28 +1,31 @@
 """The teacher of stage 1: the frozen model on templated text, asked once for each example.
 
 Its distribution over y does not depend on any prompt. What is kept of it are its likeliest tokens
-and the mass of the rest (`objectives.TeacherLogits`).
+and the mass of the rest (`objectives.TeacherLogits`), in files that later epochs, starts and runs
+read again.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from pt2tt_jax import evaluate, features, objectives
+from pt2tt_jax import evaluate, features, objectives, packing, processes
+from pt2tt_jax.answers import Answers, key_of, open_answers, read_answers
 from pt2tt_jax.backbone import Backbone
 from pt2tt_jax.features import EOS, Encoded
 from pt2tt_jax.settings import Transfer
 from pt2tt_jax.tuning import Params, Tuned, merge
 
 FIRST = np.array([EOS], np.int32)  # a stand-in target: only the distribution before it is used
+CHUNK = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,32 +48,38 @@ class Lesson:
 
 @dataclasses.dataclass(frozen=True)
 class Taught:
-    """Texts of a split with the teacher's answers, for every template at once.
+    """Texts of a split with the teacher's answers, for every template.
 
     Attributes:
-      texts: template -> student inputs with the targets that this teacher is asked for.
-      answers: [templates, rows, length, k] and [templates, rows, length].
+      texts: template by template, student inputs with the targets that this teacher is asked for.
+      answers: of each template, one answer per target token of the examples in `row_of`.
       row_of: place of each example in `answers`.
       around: tokens around each student input.
     """
 
     texts: tuple[Encoded, ...]
-    answers: objectives.TeacherLogits
+    answers: tuple[Answers, ...]
     row_of: dict[int, int]
     around: features.Frame
 
-    def batch(self, rows: np.ndarray) -> dict[str, Any]:
-        """Arrays [templates, rows, ...] of one training step."""
-        length = self.answers.log_rest.shape[-1]
-        parts = [
-            features.batch(texts, rows, self.around, target_length=length) for texts in self.texts
-        ]
-        places = np.array([self.row_of[int(row)] for row in rows])
-        return {name: np.stack([part[name] for part in parts]) for name in parts[0]} | {
-            'teacher_ids': self.answers.ids[:, places],
-            'teacher_log_probs': self.answers.log_probs[:, places],
-            'teacher_rest': self.answers.log_rest[:, places],
+    def item(self, template: int, row: int) -> packing.Item:
+        """One example as a student of one template is trained on it."""
+        text, answer = self.texts[template], self.answers[template][self.row_of[row]]
+        known = {
+            'teacher_ids': answer.ids.astype(np.int32),
+            'teacher_log_probs': answer.log_probs,
+            'teacher_rest': answer.log_rest,
         }
+        return packing.Item(text.framed(row, self.around), text.targets[row], answers=known)
+
+    @property
+    def longest(self) -> tuple[int, int]:
+        """Tokens of the longest input, prompt included, and of the longest target."""
+        rows, texts = self.row_of, self.texts
+        return (
+            self.around.length + max(len(texts[0].inputs[row]) for row in rows),
+            max(len(text.targets[row]) for text in texts for row in rows),
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,24 +90,24 @@ class Teacher:
       backbone: the frozen model.
       settings: what y is, and how much of a distribution is kept.
       around: tokens around each student input.
+      folder: keeps the answers.
     """
 
     backbone: Backbone
     settings: Transfer
     around: features.Frame
+    folder: Path
 
     def teach(self, lesson: Lesson, rows: np.ndarray, label: str) -> Taught:
         """The teacher's answers on the examples `rows`, for every template."""
         texts = tuple(self._targets(lesson.student, t, rows) for t in lesson.teachers.values())
-        width = max(max(len(t.targets[i]) for i in rows) for t in texts)
         bar = tqdm(total=len(texts) * len(rows), desc=label, unit='ex', disable=None, leave=False)
         with bar:
-            answers = [
-                self._answers(templated, text.targets, rows, width, bar)
+            answers = tuple(
+                self._answers(templated, text.targets, rows, bar)
                 for templated, text in zip(lesson.teachers.values(), texts, strict=True)
-            ]
-        stacked = objectives.TeacherLogits(*map(np.stack, zip(*answers, strict=True)))
-        return Taught(texts, stacked, {int(r): i for i, r in enumerate(rows)}, self.around)
+            )
+        return Taught(texts, answers, {int(r): i for i, r in enumerate(rows)}, self.around)
 
     def _targets(self, student: Encoded, templated: Encoded, rows: np.ndarray) -> Encoded:
         """The student's texts with the y that `settings.targets` asks for."""
@@ -117,38 +126,55 @@ class Teacher:
             targets[row] = ids[ids > 0]
         return dataclasses.replace(student, targets=targets)
 
-    def _answers(self, templated, targets, rows, width, bar) -> objectives.TeacherLogits:
-        vocabulary = self.backbone.config.vocab_size
-        k = min(self.settings.top_k or vocabulary, vocabulary)
+    def _answers(self, templated: Encoded, targets, rows: np.ndarray, bar: tqdm) -> Answers:
+        """Read where they are known, otherwise asked for and written down."""
+        k = self._kept
         asked = dataclasses.replace(templated, targets=targets)
-        parts: list = [None] * len(rows)
-        order = np.argsort([len(templated.inputs[row]) for row in rows], kind='stable')
-        for start in range(0, len(rows), 32):
-            places = order[start : start + 32]
-            chunk = features.batch(asked, rows[np.resize(places, 32)], target_length=width)
-            answer = jax.device_get(_teach(self.backbone.module, self.backbone.params, chunk, k))
-            for i, place in enumerate(places):
-                parts[place] = objectives.TeacherLogits(*(leaf[i] for leaf in answer))
-            bar.update(len(places))
-        return objectives.TeacherLogits(*map(np.stack, zip(*parts, strict=True)))
+        key = key_of(
+            (self.backbone.fingerprint, self.backbone.config.dtype, k),
+            [part for row in rows for part in (asked.inputs[row], asked.targets[row])],
+        )
+        known = read_answers(self.folder / key)
+        if known is not None:
+            bar.update(len(rows))
+            return known
+        lengths = [len(asked.targets[row]) for row in rows]
+        order = np.argsort([len(asked.inputs[row]) for row in rows], kind='stable')
+        with open_answers(self.folder / key, lengths, k, self.backbone.config.vocab_size) as store:
+            for start in range(0, len(rows), CHUNK):
+                places = order[start : start + CHUNK]
+                chunk = features.batch(asked, rows[np.resize(places, CHUNK)])
+                params = self.backbone.params
+                answer = processes.fetch(_teach(self.backbone.module, params, chunk, k))
+                for i, place in enumerate(places):
+                    store.put(place, objectives.TeacherLogits(*(leaf[i] for leaf in answer)))
+                bar.update(len(places))
+            return store
+
+    @property
+    def _kept(self) -> int:
+        vocabulary = self.backbone.config.vocab_size
+        return min(self.settings.top_k or vocabulary, vocabulary)
 
     def divergences(self, module: Tuned, trained: Params, frozen: Params, taught: Taught):
         """Mean KL per target token of each member on a taught split, in nats [templates]."""
         rows = np.array(sorted(taught.row_of))
         order = rows[np.argsort([len(taught.texts[0].inputs[row]) for row in rows], kind='stable')]
         total = np.zeros((2, len(taught.texts)))
-        for start in range(0, len(order), 32):
-            chunk = order[start : start + 32]
-            batch = taught.batch(np.resize(chunk, 32))
-            batch['decoder_loss_weights'][:, len(chunk) :] = 0.0
-            for member, part in enumerate(_members(batch, len(taught.texts))):
+        for start in range(0, len(order), CHUNK):
+            chunk = order[start : start + CHUNK]
+            for member in range(len(taught.texts)):
+                items = [taught.item(member, int(row)) for row in np.resize(chunk, CHUNK)]
+                batch = packing.apart([_weighed(items, len(chunk))], taught.longest[1])
+                part = {name: value[0] for name, value in batch.items()}
                 one = jax.tree.map(lambda leaf, member=member: leaf[member], trained)
-                total[:, member] += np.asarray(_mark(module, one, frozen, part))
+                total[:, member] += processes.fetch(_mark(module, one, frozen, part))
         return total[0] / total[1]
 
 
-def _members(batch, count):
-    return [{name: value[i] for name, value in batch.items()} for i in range(count)]
+def _weighed(items: Sequence[packing.Item], counted: int) -> list[packing.Item]:
+    """Of a chunk that was filled up, the first `counted` items count."""
+    return [item._replace(weight=float(i < counted)) for i, item in enumerate(items)]
 
 
 @functools.partial(jax.jit, static_argnames=('module', 'k'))

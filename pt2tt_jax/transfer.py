@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pt2tt_jax import features, objectives, sharding, train
+from pt2tt_jax import features, objectives, packing, processes, sharding, train
 from pt2tt_jax.backbone import Backbone
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.methods import prompt
@@ -82,10 +82,21 @@ def transfer(
     trained = jax.tree.map(lambda leaf: jnp.stack([leaf] * len(names)), one)
 
     around = module.tuning.frame(backbone.config.vocab_size)
+    cache = Path(settings.teacher_cache or directory / 'teacher')
     order = features.Shuffled(len(lesson.student), settings.batch_size, settings.seed)
     seen = np.unique(np.concatenate([order(step) for step in range(settings.steps)]))
-    teacher = Teacher(backbone, settings, around)
+    teacher = Teacher(backbone, settings, around, cache)
     train_set = _Later(lambda: teacher.teach(lesson, seen, 'teacher on training texts'))
+    batches = _Later(
+        lambda: packing.Packer(
+            train_set().item,
+            [order] * len(names),
+            train_set().longest,
+            settings.steps,
+            settings.accumulate * (mesh or sharding.mesh(1, 1)).shape['data'],
+            packed=settings.packing,
+        )
+    )
     held_set = teacher.teach(
         held_out, np.arange(len(held_out.student)), 'teacher on held-out texts'
     )
@@ -93,7 +104,7 @@ def transfer(
     def scores(params: Params) -> train.Scores:
         kl = teacher.divergences(module, params, frozen, held_set)
         rows = next(iter(flatten(params).values()))
-        norms = np.asarray(jnp.linalg.norm(rows, axis=-1).mean(axis=-1))
+        norms = processes.fetch(jnp.linalg.norm(rows, axis=-1).mean(axis=-1))
         return [
             {'kl': float(k), 'score': -float(k), 'prompt_norm': float(n)}
             for k, n in zip(kl, norms, strict=True)
@@ -104,7 +115,7 @@ def transfer(
         frozen=frozen,
         trained=trained,
         objective=objectives.template_kl,
-        batches=lambda step: train_set().batch(order(step)),
+        batches=lambda step: batches()(step),
         evaluate=scores,
         names=names,
         seed=settings.seed,
