@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pt2tt_jax import settings as gin_settings
+from pt2tt_jax.convert import flags as convert_flags
 from pt2tt_jax.errors import UserError
 
 SHORT = {  # flag -> (setting, what it takes)
@@ -40,15 +41,19 @@ COMMANDS = {
     'demo': 'the whole job on a real T5 and texts that come with the package, in minutes',
     'run': 'both stages, evaluation and report on your task',
     'transfer': 'stage 1: learn a source prompt from every template, keep the best',
-    'tune': 'stage 2 or a baseline: tune on labels',
+    'tune': 'stage 2 or a baseline: tune on labels; several tasks, with commas, train together',
+    'suite': 'methods x tasks x seeds from one gin file, and one table',
+    'methods': 'list the tuning methods, and how many parameters each trains',
     'eval': 'measure saved prompts on a task',
     'predict': 'read texts, write a label and its probability for each',
     'report': 'draw the report of a finished or running folder again',
     'tasks': 'list the known tasks, or show one with real examples',
     'prepare': 'write a task as token ids, to train where its data or TensorFlow is not',
+    'search-templates': 'let the model find templates of the format lmbff (LM-BFF) for a task',
+    'convert': 'models and soft prompts from and to T5X, Hugging Face, PEFT and numpy',
 }
-TRAINING = ('demo', 'run', 'transfer', 'tune', 'eval')
-CONFIGURED = (*TRAINING, 'prepare')  # commands that take settings
+TRAINING = ('demo', 'run', 'transfer', 'tune', 'suite', 'eval')
+CONFIGURED = (*TRAINING, 'prepare', 'search-templates', 'methods')  # commands that take settings
 
 
 def parser() -> argparse.ArgumentParser:
@@ -81,6 +86,9 @@ def _training_flags(command: argparse.ArgumentParser, out: str = '') -> None:
         '--gin_bindings', action='append', default=[], help='same as --gin.NAME=VALUE'
     )
     command.add_argument('--out', default=out, required=not out, help='folder for all results')
+    command.add_argument(
+        '--distributed', action='store_true', help='one of several processes: see docs/multihost.md'
+    )
 
 
 def _demo_flags(command: argparse.ArgumentParser) -> None:
@@ -114,16 +122,39 @@ def _tasks_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument('--model', default='flan-demo', help='whose vocabulary counts tokens')
 
 
+def _methods_flags(command: argparse.ArgumentParser) -> None:
+    command.add_argument('names', nargs='*', metavar='METHOD', help='by default all of them')
+    command.add_argument('--size', default='t5_1_0_base', help='of the backbone')
+    command.add_argument('--length', type=int, default=100, help='soft tokens')
+    command.add_argument('--num_sources', type=int, default=6, help='source prompts')
+    command.add_argument('--num_tasks', type=int, default=1, help='tasks trained together')
+    command.add_argument('--gin_file', action='append', default=[], help='may be repeated')
+    command.add_argument('--gin_search_paths', default='', help='folders, separated by commas')
+
+
+def _search_flags(command: argparse.ArgumentParser) -> None:
+    _training_flags(command, out='lmbff.json')
+    command.add_argument('--shots', type=int, default=16, help='examples of each label')
+    command.add_argument('--beams', type=int, default=100, help='hypotheses for each place')
+    command.add_argument('--length', type=int, default=20, help='tokens of a template at most')
+    command.add_argument('--keep', type=int, default=10, help='templates to keep')
+    command.add_argument('--seed', type=int, default=13, help='of the choice of examples')
+
+
 _ADD = {
     'demo': _demo_flags,
     'run': _training_flags,
     'transfer': _training_flags,
     'tune': _training_flags,
+    'suite': _training_flags,
+    'methods': _methods_flags,
     'eval': _eval_flags,
     'predict': _predict_flags,
     'report': _report_flags,
     'tasks': _tasks_flags,
     'prepare': _training_flags,
+    'search-templates': _search_flags,
+    'convert': convert_flags.add,
 }
 
 
@@ -158,13 +189,17 @@ def load_settings(args: argparse.Namespace, gin_flags: Sequence[str]) -> gin_set
     return gin_settings.load(files, bindings(args, gin_flags), paths)
 
 
-def prepare_jax() -> None:
-    """A persistent compilation cache, before the first compilation.
+def prepare_jax(distributed: bool = False) -> None:
+    """A persistent compilation cache, before the first compilation; the other processes, if any.
 
     Set JAX_COMPILATION_CACHE_DIR to place it elsewhere, or to '' to do without.
     """
     import jax
 
+    from pt2tt_jax import processes
+
+    if distributed or processes.ADDRESS in os.environ:
+        processes.join()
     if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
         cache = Path(os.environ.get('XDG_CACHE_HOME', Path.home() / '.cache')) / 'pt2tt' / 'xla'
         jax.config.update('jax_compilation_cache_dir', str(cache))
@@ -173,8 +208,8 @@ def prepare_jax() -> None:
 
 def _train(args: argparse.Namespace, gin_flags: Sequence[str]) -> None:
     settings = load_settings(args, gin_flags)
-    prepare_jax()
-    from pt2tt_jax import report, run
+    prepare_jax(args.distributed)
+    from pt2tt_jax import processes, report, run
 
     folder = Path(args.out)
     if args.command in ('demo', 'run'):
@@ -185,8 +220,43 @@ def _train(args: argparse.Namespace, gin_flags: Sequence[str]) -> None:
         results = run.tune_only(settings, folder)
     else:
         results = run.evaluate_prompts(settings, folder, [Path(p) for p in args.prompt])
-    print(report.summary(results))
-    print(f'Everything is in {folder}; open {folder / "report.html"}.')
+    if not processes.first():
+        return
+    several = {args.out: results} if 'settings' in results else results  # tasks trained together
+    for one in several.values():
+        print(report.summary(one))
+    page = 'report.html' if 'settings' in results else '*/report.html'
+    print(f'Everything is in {folder}; open {folder / page}.')
+
+
+def _suite(args: argparse.Namespace, gin_flags: Sequence[str]) -> None:
+    prepare_jax()
+    from pt2tt_jax import suite
+
+    folder = Path(args.out)
+    paths = [path for path in args.gin_search_paths.split(',') if path]
+    chosen = gin_settings.load_suite(args.gin_file, bindings(args, gin_flags), paths)
+    table = suite.run_suite(*chosen, folder)
+    print(suite.grid.markdown(table))
+    print(f'Everything is in {folder}; open {folder / "suite.html"}.')
+
+
+def _methods(args: argparse.Namespace, gin_flags: Sequence[str]) -> None:
+    from pt2tt_jax import inventory
+
+    paths = [path for path in args.gin_search_paths.split(',') if path]
+    given = [flag.removeprefix('--gin.') for flag in gin_flags]
+    settings = gin_settings.load(args.gin_file, given, paths)
+    print(
+        inventory.table(
+            args.size,
+            args.names,
+            length=args.length,
+            sources=args.num_sources,
+            tasks=args.num_tasks,
+            options=settings.options,
+        )
+    )
 
 
 def _predict(args: argparse.Namespace, _: Sequence[str]) -> None:
@@ -235,9 +305,29 @@ def _prepare(args: argparse.Namespace, gin_flags: Sequence[str]) -> None:
     print(f'{args.out}: {", ".join(f"{count} {split}" for split, count in sizes.items())}.')
 
 
+def _search(args: argparse.Namespace, gin_flags: Sequence[str]) -> None:
+    settings = load_settings(args, gin_flags)
+    prepare_jax()
+    from pt2tt_jax import backbone, lmbff
+
+    how = lmbff.Search(args.shots, args.beams, args.length, args.keep, args.seed)
+    model = settings.model
+    loaded = backbone.load(model.name, model.dtype, model.param_dtype)
+    print(lmbff.command(settings.data, loaded, how, Path(args.out)))
+
+
+def _convert(args: argparse.Namespace, _: Sequence[str]) -> None:
+    prepare_jax()
+    print(convert_flags.run(args))
+
+
 _RUN = {**dict.fromkeys(TRAINING, _train), 'predict': _predict, 'report': _report} | {
     'tasks': _tasks,
+    'suite': _suite,
+    'methods': _methods,
     'prepare': _prepare,
+    'search-templates': _search,
+    'convert': _convert,
 }
 
 

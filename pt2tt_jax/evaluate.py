@@ -14,7 +14,7 @@ from flax import linen as nn
 from jaxtyping import Float
 from tqdm import tqdm
 
-from pt2tt_jax import features, methods, objectives, saved
+from pt2tt_jax import features, methods, objectives, processes, saved
 from pt2tt_jax.backbone import Backbone
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.features import Encoded
@@ -84,7 +84,8 @@ def restored(
         )
     placed = {path: jnp.asarray(leaf) for path, leaf in tensors.items()}
     params = merge(unflatten(placed), backbone.params)
-    return Model(module, params, tuning.frame(backbone.config.vocab_size))
+    around = tuning.frame(backbone.config.vocab_size)
+    return Model(module, params, around.of(made['task']) if 'task' in made else around)
 
 
 def _tuning(backbone: Backbone, made: Mapping[str, Any], labels: Sequence[str]) -> Tuning:
@@ -126,7 +127,7 @@ def _ask(model: Model, split: Encoded, size: int, answer: Answer) -> list[Any]:
         inputs = [split.framed(i, model.around) for i in np.resize(rows, size)]
         longest = max(map(len, inputs))
         tokens = features.padded(inputs, features.bucket(longest, per_doubling=2))
-        said = jax.device_get(answer(tokens, decoding.encode(model.module, variables, tokens)))
+        said = processes.fetch(answer(tokens, decoding.encode(model.module, variables, tokens)))
         for place, row in enumerate(rows):
             out[row] = jax.tree.map(lambda leaf, place=place: leaf[place], said)
         bar.update(len(rows))
@@ -223,7 +224,7 @@ def cross_entropy(model: Model, encoded: Encoded, batch_size: int = 32) -> float
         rows = order[start : start + batch_size]
         batch = features.batch(encoded, np.resize(rows, batch_size), model.around)
         batch['decoder_loss_weights'][len(rows) :] = 0.0
-        total += np.asarray(_nats(model.module, model.params, batch))
+        total += processes.fetch(_nats(model.module, model.params, batch))
     return float(total[0] / total[1])
 
 

@@ -40,7 +40,7 @@ class Frame:
     """What stands around every text: soft prompts, and the words between them.
 
     Attributes:
-      before: token ids in front of a text, one row a task.
+      before: token ids in front of a text, one row a task; a single row serves all tasks.
       after: token ids between a text and its EOS.
     """
 
@@ -52,9 +52,18 @@ class Frame:
         """Tokens that it adds to each text."""
         return self.before.shape[1] + self.after.shape[1]
 
+    def of(self, task: int) -> Frame:
+        """The frame of one task alone."""
+        row = self._row(task)
+        return Frame(self.before[row : row + 1], self.after[row : row + 1])
+
+    def _row(self, task: int) -> int:
+        return task if len(self.before) > 1 else 0
+
     def __call__(self, ids: np.ndarray, task: int = 0) -> np.ndarray:
         """`ids`, which end in EOS, in the frame of `task`."""
-        return np.concatenate([self.before[task], ids[:-1], self.after[task], ids[-1:]])
+        row = self._row(task)
+        return np.concatenate([self.before[row], ids[:-1], self.after[row], ids[-1:]])
 
 
 def frame(
@@ -120,6 +129,19 @@ class Encoded:
     def framed(self, row: int | np.integer, around: Frame) -> np.ndarray:
         """The encoder input of an example: its text in the frame of its task."""
         return around(self.inputs[row], 0 if self.tasks is None else int(self.tasks[row]))
+
+
+def join(splits: Sequence[Encoded]) -> Encoded:
+    """Splits of several tasks as one, numbered in their order."""
+    return Encoded(
+        [ids for split in splits for ids in split.inputs],
+        [ids for split in splits for ids in split.targets],
+        np.concatenate([split.labels for split in splits]),
+        max(split.target_length for split in splits),
+        cut=sum(split.cut for split in splits),
+        cut_targets=sum(split.cut_targets for split in splits),
+        tasks=np.repeat(np.arange(len(splits)), [len(split) for split in splits]),
+    )
 
 
 def encode(
@@ -238,3 +260,26 @@ class Shuffled:
             random = np.random.default_rng([self.seed, epoch])
             self._order = (epoch, random.permutation(self.examples))
         return self._order[1]
+
+
+class Mixed:
+    """Row numbers of batches that take equally from every task, however many rows each has.
+
+    A function of (seed, step) alone, like `Shuffled`, which is each task's own order. Where the
+    batch does not divide by the tasks, those that get one more change from step to step.
+    """
+
+    def __init__(self, tasks: np.ndarray, batch_size: int, seed: int):
+        self.rows = [np.flatnonzero(tasks == task) for task in range(int(tasks.max()) + 1)]
+        self.batch_size = batch_size
+        self.orders = [Shuffled(len(rows), 1, seed + i) for i, rows in enumerate(self.rows)]
+
+    def __call__(self, step: int) -> np.ndarray:
+        places = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        turns, tasks = np.divmod(places, len(self.rows))
+        return np.array(
+            [
+                self.rows[task][self.orders[task](turn)[0]]
+                for turn, task in zip(turns, tasks, strict=True)
+            ]
+        )

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from importlib import metadata as distribution
 from pathlib import Path
@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from pt2tt_jax import backbone as backbones
-from pt2tt_jax import data, evaluate, methods, saved, sharding, tune
+from pt2tt_jax import data, evaluate, methods, processes, saved, sharding, tune
 from pt2tt_jax import prepared as prepared_data
 from pt2tt_jax.backbone import Backbone
 from pt2tt_jax.errors import UserError
@@ -70,7 +70,10 @@ class Job:
         )
         texts = [vocabulary.decode(ids) for ids in written]
         decoded = np.array([evaluate.nearest_label(t, self.prepared.labels) for t in texts])
-        return summary(log_probs.argmax(axis=1), split.labels, len(labels)) | {
+        picked = log_probs.argmax(axis=1)
+        found = self._measures([self.prepared.labels[label] for label in picked])
+        found |= summary(picked, split.labels, len(labels))
+        return found | {
             'decoded_accuracy': float(np.mean(decoded == split.labels)),
             'invalid': float(np.mean(decoded < 0)),
         }
@@ -81,13 +84,37 @@ class Job:
         length = self.settings.data.target_length
         ids = evaluate.decode(model, split, length, vocabulary_size=vocabulary.size)
         texts = [vocabulary.decode(one) for one in ids]
-        found = metrics.score(self.prepared.source, self.prepared.examples, texts)
         return {
-            **found,
+            **self._measures(texts),
             'cross_entropy': evaluate.cross_entropy(model, split),
             'constant': texts[0] if len(set(texts)) == 1 else None,
             'examples': len(split),
         }
+
+    def _measures(self, texts: Sequence[str]) -> dict[str, float]:
+        """The measures of the data set's tables, as shares: Matthews for CoLA, F1 for MultiRC."""
+        found = metrics.score(self.prepared.source, self.prepared.examples, texts)
+        return {name: value / 100 for name, value in found.items()}
+
+
+def slug(name: str) -> str:
+    """A template's name as a file name."""
+    return ''.join(c if c.isalnum() or c in '-_' else '-' for c in name)
+
+
+def save(job: Job, name: str, tensors: dict[str, np.ndarray], about: dict[str, Any]) -> None:
+    """Writes `<folder>/prompts/<name>.safetensors`, complete with how to use it."""
+    metadata = saved.identity(job.backbone) | {
+        'task': job.prepared.name,
+        'fields': job.prepared.fields,
+        'labels': job.prepared.labels,
+        'input_format': job.settings.data.input_format,
+        'input_length': job.settings.data.input_length,
+        'verbaliser': job.settings.data.verbaliser,
+        'settings': job.settings.as_dict(),
+        **about,
+    }
+    saved.save(job.folder / 'prompts' / f'{name}.safetensors', tensors, metadata)
 
 
 def summary(picked: np.ndarray, labels: np.ndarray, count: int) -> dict[str, Any]:
@@ -99,17 +126,23 @@ def summary(picked: np.ndarray, labels: np.ndarray, count: int) -> dict[str, Any
     return dataclasses.asdict(found) | {'stderr': found.stderr, 'macro_f1': float(macro)}
 
 
-def start(settings: Settings, folder: Path, *, stage1_too: bool = True) -> Job:
-    """Loads the backbone and the data of a run.
+def start(
+    settings: Settings,
+    folder: Path,
+    *,
+    stage1_too: bool = True,
+    backbone: Backbone | None = None,
+) -> Job:
+    """Loads the data of a run, and its backbone unless it is given.
 
     Raises:
       UserError: for anything that can be known to be wrong before training starts.
     """
-    check(settings)
+    check(settings, stage1_too)
     results = Results(folder, settings)
     model = settings.model
-    mesh = sharding.mesh(model.data_parallel, model.model_parallel)
-    backbone = backbones.load(model.name, model.dtype, model.param_dtype)
+    mesh = sharding.mesh(model.data_parallel, model.model_parallel, model.population_parallel)
+    backbone = backbone or backbones.load(model.name, model.dtype, model.param_dtype)
     backbone = dataclasses.replace(backbone, params=sharding.shard_params(backbone.params, mesh))
     prepared = prepared_task(settings, backbone, stage1_too)
     sources = {Path(p).stem: prompt_rows(backbone, p) for p in settings.tune.sources}
@@ -175,7 +208,7 @@ def prompt_rows(backbone: Backbone, path: str | Path) -> np.ndarray:
     return tensors[saved.PROMPT]
 
 
-def check(settings: Settings) -> None:
+def check(settings: Settings, stage1_too: bool = True) -> None:
     """Settings that exclude each other.
 
     Raises:
@@ -183,7 +216,7 @@ def check(settings: Settings) -> None:
     """
     stage1, stage2 = settings.transfer, settings.tune
     named = {part for method in stage2.methods for part in method.split('+')}
-    if 'pt2tt' in named and not stage2.source and stage1.length >= stage2.length:
+    if stage1_too and 'pt2tt' in named and stage1.length >= stage2.length:
         raise UserError(
             f'Transfer.length (m = {stage1.length}) must be smaller than Tune.length '
             f'(n = {stage2.length}): PT2TT trains n - m tokens.'
@@ -226,5 +259,5 @@ def _describe(job: Job) -> None:
     )
     job.results.write()
     keys = job.folder / 'splits.json'
-    if prepared.keys and not keys.exists():
+    if prepared.keys and processes.first() and not keys.exists():
         keys.write_text(json.dumps(prepared.keys))

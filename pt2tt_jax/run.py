@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from pt2tt_jax import backbone as backbones
-from pt2tt_jax import evaluate, report, saved, transfer, tune
+from pt2tt_jax import evaluate, multitask, processes, report, saved, transfer, tune
 from pt2tt_jax import prepared as prepared_data
-from pt2tt_jax.job import Job, prepared_task, prompt_rows, start
+from pt2tt_jax.job import Job, prepared_task, prompt_rows, save, slug, start
 from pt2tt_jax.settings import Settings
 
 logger = logging.getLogger('pt2tt')
@@ -75,26 +75,6 @@ def score_stage1(job: Job, done: transfer.Transferred) -> dict[str, Any]:
     return {'chosen': done.chosen, 'kl': done.kl, 'curves': done.curves, 'scores': scores}
 
 
-def slug(name: str) -> str:
-    """A template's name as a file name."""
-    return ''.join(c if c.isalnum() or c in '-_' else '-' for c in name)
-
-
-def save(job: Job, name: str, tensors: dict[str, np.ndarray], about: dict[str, Any]) -> None:
-    """Writes `<folder>/prompts/<name>.safetensors`, complete with how to use it."""
-    metadata = saved.identity(job.backbone) | {
-        'task': job.prepared.name,
-        'fields': job.prepared.fields,
-        'labels': job.prepared.labels,
-        'input_format': job.settings.data.input_format,
-        'input_length': job.settings.data.input_length,
-        'verbaliser': job.settings.data.verbaliser,
-        'settings': job.settings.as_dict(),
-        **about,
-    }
-    saved.save(job.folder / 'prompts' / f'{name}.safetensors', tensors, metadata)
-
-
 def stage2(
     job: Job, method: str, source: np.ndarray | None, template: str | None = None
 ) -> dict[str, Any]:
@@ -104,11 +84,10 @@ def stage2(
         job.backbone,
         chosen,
         job.prepared.train,
-        job.prepared.validation.student,
+        [tune.Exam(job.prepared.validation.student, job.prepared.label_ids)],
         job.settings.of(method),
         job.folder / 'tune' / method,
         method=method,
-        labels=job.prepared.label_ids,
         mesh=job.mesh,
     )
     seeds = []
@@ -149,8 +128,13 @@ def run(settings: Settings, folder: Path) -> dict[str, Any]:
             f'tuned/{method}',
             lambda m=method, s=source, t=template: stage2(job, m, s, t),
         )
-    report.write(folder)
+    _write_report(folder)
     return results.values
+
+
+def _write_report(folder: Path) -> None:
+    if processes.first():
+        report.write(folder)
 
 
 def source_rows(job: Job, template: str) -> np.ndarray:
@@ -164,17 +148,22 @@ def transfer_only(settings: Settings, folder: Path) -> dict[str, Any]:
     job = start(settings, folder)
     job.results.section('zero_shot', lambda: zero_shot(job))
     job.results.section('transfer', lambda: score_stage1(job, stage1(job)))
-    report.write(folder)
+    _write_report(folder)
     return job.results.values
 
 
 def tune_only(settings: Settings, folder: Path) -> dict[str, Any]:
-    """Stage 2 from the saved source prompt `Tune.source`, or any baseline; see `run`."""
+    """Stage 2 from the saved source prompt `Tune.source`, or any baseline; see `run`.
+
+    With several tasks, separated by commas, see `multitask.run`.
+    """
+    if ',' in settings.data.task:
+        return multitask.run(settings, folder)
     job = start(settings, folder, stage1_too=False)
     source = prompt_rows(job.backbone, settings.tune.source) if settings.tune.source else None
     for method in settings.tune.methods:
         job.results.section(f'tuned/{method}', lambda m=method: stage2(job, m, source))
-    report.write(folder)
+    _write_report(folder)
     return job.results.values
 
 
@@ -200,5 +189,5 @@ def evaluate_prompts(settings: Settings, folder: Path, prompts: list[Path]) -> d
                 'curves': [],
             },
         )
-    report.write(folder)
+    _write_report(folder)
     return job.results.values

@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ class Model:
       param_dtype: of the stored backbone; prompts, logits and losses stay float32.
       data_parallel: devices that share a batch; 0 takes what `model_parallel` leaves.
       model_parallel: devices that share the backbone.
+      population_parallel: groups of devices that share the templates, or the seeds.
     """
 
     name: str = 'flan-demo'
@@ -41,6 +43,7 @@ class Model:
     param_dtype: str = 'float32'
     data_parallel: int = 0
     model_parallel: int = 1
+    population_parallel: int = 1
 
     def __post_init__(self):
         checks.values(self)
@@ -108,8 +111,11 @@ class Recipe:
       optimizer: 'adamw' or 'adafactor'.
       weight_decay: none by default, since prompts travel far from their start. AdamW multiplies it
         by the learning rate, Adafactor does not.
+      rates: (pattern, factor) pairs: parameters whose path matches a pattern in full are trained at
+        the factor times the learning rate, by the first that matches; all others at 1.
       clip: largest norm of the gradient; 0 for none.
       accumulate: micro-batches that one step is split into.
+      packing: several examples in a row, where that saves padding; what is trained is the same.
       eval_every: steps between evaluations; 0 for a tenth of `steps`.
       checkpoint_every: steps between checkpoints; 0 for as often as evaluations.
       keep: 'best' by the evaluations, or 'last'.
@@ -124,8 +130,10 @@ class Recipe:
     warmup_steps: int = 0
     optimizer: str = 'adamw'
     weight_decay: float = 0.0
+    rates: tuple[tuple[str, float], ...] = ()
     clip: float = 0.0
     accumulate: int = 1
+    packing: bool = True
     eval_every: int = 0
     checkpoint_every: int = 0
     keep: str = 'best'
@@ -164,6 +172,8 @@ class Transfer(Recipe):
         'first' (the first target token only, no label needed).
       init: of the prompts; as `Tune.init`.
       top_k: likeliest tokens of the teacher that are kept apart; 0 keeps all of them.
+      teacher_cache: folder for the teacher's answers, to be shared by runs; by default each run
+        keeps its own.
       held_out: examples that the choice among templates is measured on, at most.
       seed: of initial prompts and batches.
     """
@@ -174,6 +184,7 @@ class Transfer(Recipe):
     targets: str = 'gold'
     init: str = 'vocabulary'
     top_k: int = 512
+    teacher_cache: str = ''
     held_out: int = 256
     seed: int = 0
 
@@ -195,6 +206,9 @@ class Tune(Recipe):
       source: a saved source prompt, for `pt2tt tune` without stage 1.
       sources: saved prompts of other tasks, for methods that draw on several.
       seeds: one run each.
+      mixing: of tasks that are trained together: 'equal' parts of each batch, or 'proportional'
+        to their sizes.
+      task_weights: of their losses, in the order of the tasks; one stands for all.
     """
 
     length: int = 100
@@ -203,14 +217,35 @@ class Tune(Recipe):
     source: str = ''
     sources: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0, 1, 2)
+    mixing: str = 'equal'
+    task_weights: tuple[float, ...] = (1.0,)
 
     def __post_init__(self):
         super().__post_init__()
+        checks.one_of('mixing', self.mixing, ('equal', 'proportional'))
         if min(self.seeds, default=0) < 0 or len(set(self.seeds)) < len(self.seeds):
             raise UserError(f'Tune.seeds must be different and not negative: {self.seeds!r}.')
 
 
-SECTIONS = (Model, Data, Transfer, Tune)
+@gin.configurable(module='pt2tt')  # pyright: ignore
+@dataclasses.dataclass(frozen=True)
+class Suite:
+    """Several tasks with the same methods; `Tune.methods` and `Tune.seeds` are the other two axes.
+
+    Attributes:
+      tasks: names of known data sets, each run alone; one with its own settings has them in its
+        scope (`rte/Tune.steps = 500`).
+      baseline: the method that the others are compared with.
+    """
+
+    tasks: tuple[str, ...] = ()
+    baseline: str = 'prompt'
+
+    def __post_init__(self):
+        checks.values(self)
+
+
+SECTIONS = (Model, Data, Transfer, Tune, Suite)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -246,7 +281,12 @@ class Settings:
 
 
 def load(
-    files: Sequence[str] = (), bindings: Sequence[str] = (), search_paths: Sequence[str] = ()
+    files: Sequence[str] = (),
+    bindings: Sequence[str] = (),
+    search_paths: Sequence[str] = (),
+    *,
+    task: str = '',
+    tasks: Sequence[str] = (),
 ) -> Settings:
     """Settings from gin files and bindings; later ones win.
 
@@ -258,26 +298,57 @@ def load(
         own `gin/`.
       bindings: such as 'Transfer.steps = 300'.
       search_paths: further folders to look in.
+      task: of a suite; what is bound in its scope goes first.
+      tasks: all tasks of the suite.
 
     Raises:
       UserError: for an unknown file, section or name, or a value that does not parse.
     """
     from pt2tt_jax.methods import METHODS  # imports JAX
 
+    bindings = [*bindings, f'Data.task = {task!r}'] if task else bindings
+    with _parsed(files, bindings, search_paths), gin.config_scope(task or None):
+        tune = Tune()
+        options = {name: gin.get_bindings(f'pt2tt.{name}') for name in METHODS}  # pyright: ignore
+        options = {name: bound for name, bound in options.items() if bound}
+        tunes = {name: one for name in METHODS if (one := _scoped(name)) != tune}
+        loaded = Settings(Model(), Data(), Transfer(), tune, options, tunes)
+        for binding in bindings:
+            _check_used(binding.partition('=')[0].strip(), tasks)
+        return loaded
+
+
+def load_suite(
+    files: Sequence[str] = (), bindings: Sequence[str] = (), search_paths: Sequence[str] = ()
+) -> tuple[Suite, dict[str, Settings]]:
+    """The suite that gin files and bindings describe, and the settings of each of its tasks."""
+    import pt2tt_jax.methods  # noqa: F401  registers the methods' names with gin
+
+    with _parsed(files, bindings, search_paths):
+        suite = Suite()
+    if not suite.tasks or len(set(suite.tasks)) < len(suite.tasks):
+        raise UserError(
+            "Suite.tasks must name at least one task, each once, such as ('sst2', 'rte')."
+        )
+    loaded = {
+        task: load(files, bindings, search_paths, task=task, tasks=suite.tasks)
+        for task in suite.tasks
+    }
+    return suite, loaded
+
+
+@contextlib.contextmanager
+def _parsed(
+    files: Sequence[str], bindings: Sequence[str], search_paths: Sequence[str]
+) -> Iterator[None]:
+    """Gin knows what the files and bindings say, and forgets it again."""
     gin.clear_config()
     _folders[:] = [Path.cwd(), *map(Path, search_paths), GIN]
     try:
         own = [_find(f'methods/{file.name}') for file in sorted((GIN / 'methods').glob('*.gin'))]
         given = [_find(file) for file in files]
         gin.parse_config_files_and_bindings([*own, *given], list(bindings))
-        tune = Tune()
-        options = {name: gin.get_bindings(f'pt2tt.{name}') for name in METHODS}  # pyright: ignore
-        tunes = {name: one for name in METHODS if (one := _scoped(name)) != tune}
-        options = {name: bound for name, bound in options.items() if bound}
-        loaded = Settings(Model(), Data(), Transfer(), tune, options, tunes)
-        for binding in bindings:
-            _check_used(binding.partition('=')[0].strip())
-        return loaded
+        yield
     except UserError as error:  # gin appends where it was called from
         raise UserError(str(error).splitlines()[0]) from error
     except Exception as error:  # gin raises a dozen classes, from TokenError to ImportError
@@ -313,16 +384,18 @@ _readers: list = gin.config._FILE_READERS  # pyright: ignore
 _readers.insert(0, (_open, lambda name: bool(_folders and _find(name))))
 
 
-def _check_used(name: str) -> None:
-    """A binding without a section makes a gin macro, which a file must use; nothing else, but
-    `Tune`, has scopes, which are methods.
+def _check_used(name: str, tasks: Sequence[str]) -> None:
+    """A binding without a section makes a gin macro, which a file must use. Scopes are those of
+    methods, for `Tune`, and those of a suite's tasks.
     """
     from pt2tt_jax.methods import METHODS
 
-    scope, _, rest = name.rpartition('/')
-    scoped = scope in METHODS and rest.startswith('Tune.')
+    *scopes, rest = name.split('/')
+    if scopes and scopes[0] in tasks:
+        scopes = scopes[1:]
+    scoped = len(scopes) == 1 and scopes[0] in METHODS and rest.startswith('Tune.')
     lone = '.' not in name and f'\n{name} = ' not in gin.operative_config_str()
-    if lone or (scope and not scoped):
+    if lone or (scopes and not scoped):
         known = [f'{s.__name__}.{field.name}' for s in SECTIONS for field in dataclasses.fields(s)]
         known += [f'{method}/Tune.learning_rate' for method in METHODS]
         raise UserError(f'{name!r} sets nothing; write SECTION.NAME. {nearest(name, known)}')

@@ -13,7 +13,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,13 @@ import optax
 from flax import struct
 from tqdm import tqdm
 
-from pt2tt_jax import sharding
+from pt2tt_jax import processes, sharding
 from pt2tt_jax.checkpoints import Checkpoints
+from pt2tt_jax.errors import UserError, nearest
 from pt2tt_jax.objectives import Forward, Objective, penalised
 from pt2tt_jax.settings import Recipe
-from pt2tt_jax.tuning import Params, merge
-from pt2tt_jax.writers import MetricLog
+from pt2tt_jax.tuning import Params, flatten, merge, unflatten
+from pt2tt_jax.writers import MetricLog, Silence, open_log
 
 logger = logging.getLogger('pt2tt')
 
@@ -102,7 +104,37 @@ def optimizer(recipe: Recipe) -> optax.GradientTransformation:
             decay_rate=0.8,
             weight_decay_rate=recipe.weight_decay or None,
         )
+    if recipe.rates:
+        chosen = optax.chain(chosen, scaled_by_path(recipe.rates))
     return optax.chain(optax.clip_by_global_norm(recipe.clip), chosen) if recipe.clip else chosen
+
+
+def scaled_by_path(rates: Sequence[tuple[str, float]]) -> optax.GradientTransformation:
+    """Multiplies the update of each leaf by the factor of the first pattern that its path matches.
+
+    Raises:
+      UserError: when it is initialised, for a pattern that no path matches in full.
+    """
+
+    def factor(path: str) -> float:
+        return next((rate for pattern, rate in rates if re.fullmatch(pattern, path)), 1.0)
+
+    def init(params):
+        paths = list(flatten(params))
+        for pattern, _ in rates:
+            if not any(re.fullmatch(pattern, path) for path in paths):
+                raise UserError(
+                    f'The pattern {pattern!r} of Tune.rates matches no trained parameter in full. '
+                    f'{nearest(pattern, paths)}'
+                )
+        return optax.EmptyState()
+
+    def update(updates, state, params=None):
+        del params
+        scaled = {path: leaf * factor(path) for path, leaf in flatten(updates).items()}
+        return unflatten(scaled), state
+
+    return optax.GradientTransformation(init, update)
 
 
 def initial_state(problem: Problem, recipe: Recipe) -> State:
@@ -206,11 +238,11 @@ def fit(
     """
     mesh = mesh or sharding.mesh(1, 1)
     with Checkpoints(directory / 'checkpoints') as checkpoints:
-        state = checkpoints.restore(initial_state(problem, recipe))
-        state = sharding.replicate(state, mesh)
+        initial = initial_state(problem, recipe)
+        state = checkpoints.restore(sharding.shard_state(initial, len(problem.names), mesh))
         first = int(state.step)
         with (
-            MetricLog(directory, first, recipe.writers) as log,
+            open_log(directory, first, recipe.writers) as log,
             _bar(problem, recipe, first, label) as bar,
         ):
             run = _Loop(problem, recipe, checkpoints, log, bar)
@@ -224,8 +256,8 @@ def fit(
                 state = run.after_step(number + 1, state, metrics)
     kept = state.best if recipe.keep == 'best' and problem.evaluate else state.trained
     last = np.full(len(problem.names), recipe.steps)
-    steps = np.asarray(state.best_step) if kept is state.best else last
-    return Fitted(jax.device_get(kept), steps, log.rows())
+    steps = processes.fetch(state.best_step) if kept is state.best else last
+    return Fitted(processes.fetch(kept), steps, log.rows())
 
 
 def _bar(problem: Problem, recipe: Recipe, first: int, label: str) -> tqdm:
@@ -236,7 +268,7 @@ def _bar(problem: Problem, recipe: Recipe, first: int, label: str) -> tqdm:
         initial=first * examples,
         desc=label,
         unit='ex',
-        disable=None,
+        disable=None if processes.first() else True,
         smoothing=0.05,
     )
 
@@ -248,18 +280,19 @@ class _Loop:
     problem: Problem
     recipe: Recipe
     checkpoints: Checkpoints
-    log: MetricLog
+    log: MetricLog | Silence
     bar: tqdm
 
     def after_step(self, number: int, state: State, metrics) -> State:
         self.bar.update(self.recipe.batch_size * len(self.problem.names))
         final = number == self.recipe.steps
         if number % self.recipe.evaluation_period == 0 or final:
-            values = {name: value.tolist() for name, value in jax.device_get(metrics).items()}
+            values = {name: value.tolist() for name, value in processes.fetch(metrics).items()}
             self.bar.set_postfix(loss=f'{np.mean(values["loss"]):.3f}')
             self._warn_diverged(number, values['loss'])
             state = self.evaluate(state, values)
-        if number % self.recipe.checkpoint_period == 0 or final:
+        due = number % self.recipe.checkpoint_period == 0 or final
+        if self.checkpoints.preempted(number) or due:
             self.log.flush()  # what a checkpoint follows must be on disk before it
             self.checkpoints.save(number, state)
         return state

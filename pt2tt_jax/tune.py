@@ -8,7 +8,7 @@ at once, as a population before one backbone.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,43 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from pt2tt_jax import evaluate, features, methods, objectives, sharding, train
+from pt2tt_jax import evaluate, features, methods, objectives, packing, sharding, train
 from pt2tt_jax.backbone import Backbone
 from pt2tt_jax.errors import UserError, nearest
 from pt2tt_jax.features import Encoded
 from pt2tt_jax.methods import initialisers
 from pt2tt_jax.settings import Settings, Tune
 from pt2tt_jax.tuning import Params, Tuned, Tuning, attach, flatten, merge, split
+
+
+@dataclasses.dataclass(frozen=True)
+class Exam:
+    """What the step that is kept is chosen by.
+
+    Attributes:
+      split: validation examples of one task.
+      labels: token ids of each label; without them the likelihood of targets is the score.
+      name: of the task, where several are trained together.
+      task: its number among them.
+    """
+
+    split: Encoded
+    labels: Sequence[np.ndarray] | None
+    name: str = ''
+    task: int = 0
+
+    def scores(self, model: evaluate.Model) -> dict[str, float]:
+        """'score' and what it is made of; of accuracies that tie, the likelier labels win."""
+        model = dataclasses.replace(model, around=model.around.of(self.task))
+        if self.labels is None:
+            nats = evaluate.cross_entropy(model, self.split)
+            return {'cross_entropy': nats, 'score': -nats}
+        log_probs = evaluate.label_log_probs(model, self.split, self.labels)
+        shares = log_probs - np.logaddexp.reduce(log_probs, axis=1, keepdims=True)
+        nats = float(-np.mean(shares[np.arange(len(self.split)), self.split.labels]))
+        right = float(np.mean(log_probs.argmax(axis=1) == self.split.labels))
+        below_one_answer = float(np.exp(-nats)) / (len(self.split) + 1)
+        return {'accuracy': right, 'label_nats': nats, 'score': right + below_one_answer}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +105,7 @@ def tuning(
     backbone: Backbone,
     labels: Sequence[str] = (),
     *,
+    tasks: int = 1,
     source: Float[np.ndarray, 'source embed'] | None = None,
     sources: Mapping[str, Float[np.ndarray, 'source embed']] | None = None,
 ) -> Tuning:
@@ -85,6 +116,7 @@ def tuning(
       settings: its length, start and options.
       backbone: what it is made for.
       labels: label words of the task.
+      tasks: how many are trained together.
       source: P_in of PT2TT.
       sources: saved prompts of other tasks, for methods that draw on several.
 
@@ -98,7 +130,7 @@ def tuning(
         'config': backbone.config,
         'vocabulary': backbone.vocabulary,
         'labels': backbone.vocabulary.encode(labels) if labels else [],
-        'tasks': 1,
+        'tasks': tasks,
     }
     known |= {} if source is None else {'source': source}
     known |= {} if not sources else {'sources': dict(sources)}
@@ -109,12 +141,11 @@ def tune(
     backbone: Backbone,
     chosen: Tuning,
     train_set: Encoded,
-    validation: Encoded,
+    exams: Sequence[Exam],
     settings: Tune,
     directory: Path,
     *,
     method: str,
-    labels: Sequence[np.ndarray] | None = None,
     mesh: jax.sharding.Mesh | None = None,
 ) -> tuple[list[Learned], list[dict]]:
     """Trains one model per seed; returns them and the metric log.
@@ -122,12 +153,11 @@ def tune(
     Args:
       backbone: the model to tune.
       chosen: what is trained; see `pt2tt_jax.methods`.
-      train_set: examples with their targets.
-      validation: chooses the step that is kept.
+      train_set: examples with their targets, of one task or of several.
+      exams: one a task; the mean of their scores chooses the step that is kept.
       settings: steps, seeds and the like.
       directory: takes checkpoints and metrics; an interrupted run goes on from there.
       method: its name, for logs.
-      labels: token ids of each label; without them the likelihood of targets is the score.
       mesh: devices; by default one.
     """
     backbone = sharding.place(backbone, mesh or sharding.mesh(1, 1))
@@ -140,21 +170,19 @@ def tune(
         lambda *leaves: jnp.stack(leaves).astype(jnp.float32), *(half for half, _ in halves)
     )
     around = chosen.frame(backbone.config.vocab_size)
-    orders = [
-        features.Shuffled(len(train_set), settings.batch_size, seed) for seed in settings.seeds
-    ]
+    orders = [_order(train_set, settings, seed) for seed in settings.seeds]
 
     def scores(params: Params) -> train.Scores:
         members = [_member(params, i) for i in range(len(settings.seeds))]
         models = [evaluate.Model(module, merge(one, frozen), around) for one in members]
-        return [_score(model, validation, labels) for model in models]
+        return [_total(exams, model) for model in models]
 
     problem = train.Problem(
         module=module,
         frozen=frozen,
         trained=trained,
         objective=objectives.cross_entropy,
-        batches=lambda step: _together(train_set, [order(step) for order in orders], around),
+        batches=_batches(train_set, orders, around, settings, mesh or sharding.mesh(1, 1)),
         evaluate=scores,
         names=tuple(f'seed{seed}' for seed in settings.seeds),
         seed=settings.seeds[0],
@@ -176,26 +204,49 @@ def _member(params: Params, index: int) -> Params:
     return jax.tree.map(lambda leaf: leaf[index], params)
 
 
-def _together(train_set: Encoded, rows: list[np.ndarray], around: features.Frame) -> features.Batch:
-    """One batch per member, stacked: [members, batch, ...]."""
-    every = np.concatenate(rows)
-    flat = features.batch(train_set, every, around)
-    return {k: v.reshape(len(rows), -1, *v.shape[1:]) for k, v in flat.items()}
+def _order(train_set: Encoded, settings: Tune, seed: int) -> Callable[[int], np.ndarray]:
+    if train_set.tasks is not None and settings.mixing == 'equal':
+        return features.Mixed(train_set.tasks, settings.batch_size, seed)
+    return features.Shuffled(len(train_set), settings.batch_size, seed)
 
 
-def _score(
-    model: evaluate.Model, split: Encoded, labels: Sequence[np.ndarray] | None
-) -> dict[str, float]:
-    """Accuracy by label scoring; the likelihood of the labels tells equal accuracies apart."""
-    if labels is None:
-        nats = evaluate.cross_entropy(model, split)
-        return {'cross_entropy': nats, 'score': -nats}
-    log_probs = evaluate.label_log_probs(model, split, labels)
-    shares = log_probs - np.logaddexp.reduce(log_probs, axis=1, keepdims=True)
-    nats = float(-np.mean(shares[np.arange(len(split)), split.labels]))
-    right = float(np.mean(log_probs.argmax(axis=1) == split.labels))
-    below_one_answer = float(np.exp(-nats)) / (len(split) + 1)
-    return {'accuracy': right, 'label_nats': nats, 'score': right + below_one_answer}
+def _batches(
+    train_set: Encoded,
+    orders: Sequence[Callable[[int], np.ndarray]],
+    around: features.Frame,
+    settings: Tune,
+    mesh: jax.sharding.Mesh,
+) -> packing.Packer:
+    """step -> the batches of all members, [members, rows, ...]; losses weighted by task."""
+    weights = np.ones(len(train_set), np.float32)
+    if train_set.tasks is not None:
+        each = np.resize(np.asarray(settings.task_weights), int(train_set.tasks.max()) + 1)
+        weights = each[train_set.tasks]
+
+    def read(_: int, row: int) -> packing.Item:
+        inputs = train_set.framed(row, around)
+        return packing.Item(inputs, train_set.targets[row], float(weights[row]))
+
+    longest = (
+        around.length + max(map(len, train_set.inputs)),
+        max(map(len, train_set.targets)),
+    )
+    multiple = settings.accumulate * mesh.shape['data']
+    return packing.Packer(read, orders, longest, settings.steps, multiple, packed=settings.packing)
+
+
+def _total(exams: Sequence[Exam], model: evaluate.Model) -> dict[str, float]:
+    """The scores of one exam, or of several: each by the name of its task, and their mean."""
+    found = [exam.scores(model) for exam in exams]
+    if len(exams) == 1:
+        return found[0]
+    named = {
+        f'{metric}_{exam.name}': value
+        for exam, scores in zip(exams, found, strict=True)
+        for metric, value in scores.items()
+        if metric != 'score'
+    }
+    return named | {'score': float(np.mean([scores['score'] for scores in found]))}
 
 
 def portable(

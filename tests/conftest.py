@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +19,8 @@ import numpy as np
 import pytest
 import toys
 
-from pt2tt_jax.backbone import Backbone
+from pt2tt_jax.backbone import Backbone, random_params
+from pt2tt_jax.t5 import huggingface
 from pt2tt_jax.t5.config import T5Config
 from pt2tt_jax.t5.vocabulary import Vocabulary
 
@@ -43,6 +45,16 @@ def make_backbone() -> Callable[..., Backbone]:
 @pytest.fixture(scope='session')
 def toy_backbone() -> Backbone:
     return toys.make_backbone()
+
+
+@pytest.fixture(scope='session')
+def toy_folder(tmp_path_factory) -> Path:
+    """A folder with a Hugging Face checkpoint of random weights in `t5`, of the real vocabulary."""
+    demo = pytest.importorskip('traceforge_title_model')
+    made = tmp_path_factory.mktemp('toy')
+    huggingface.save(made / 't5', toys.TINY, random_params(toys.TINY))
+    shutil.copy(demo.span_dir() / 'tokenizer.json', made / 't5')
+    return made
 
 
 @pytest.fixture(scope='session')

@@ -19,18 +19,7 @@ from pt2tt_jax import data, job, run, saved, settings
 from pt2tt_jax.cli import main
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.t5 import huggingface
-from pt2tt_jax.t5.config import T5Config
 
-TOY = T5Config(
-    emb_dim=8,
-    num_heads=2,
-    head_dim=4,
-    mlp_dim=16,
-    num_encoder_layers=1,
-    num_decoder_layers=1,
-    mlp_activations=('gelu', 'linear'),
-    logits_via_embedding=False,
-)
 QUICK = [
     '--gin.Transfer.steps=4',
     '--gin.Transfer.length=3',
@@ -47,12 +36,9 @@ QUICK = [
 
 
 @pytest.fixture(scope='session')
-def folder(tmp_path_factory) -> Path:
+def folder(toy_folder) -> Path:
     """A Hugging Face checkpoint of random weights, and two data files."""
-    demo = pytest.importorskip('traceforge_title_model')
-    made = tmp_path_factory.mktemp('toy')
-    huggingface.save(made / 't5', TOY, backbones.random_params(TOY))
-    shutil.copy(demo.span_dir() / 'tokenizer.json', made / 't5')
+    made = toy_folder
     words = {'negative': ['dull', 'bad', 'slow'], 'positive': ['fine', 'good', 'quick']}
     for split, count in (('train', 10), ('val', 4)):
         rows = [

@@ -82,7 +82,8 @@ def test_every_gin_file_of_the_package_loads():
     files = [str(path.relative_to(settings.GIN)) for path in settings.GIN.rglob('*.gin')]
     assert 'runs/demo.gin' in files
     for file in files:
-        settings.load([file])
+        if not file.startswith('t5x/'):  # which `t5x.train` reads
+            settings.load([file])
 
 
 def test_macros_that_a_file_uses(folder):

@@ -7,6 +7,7 @@ import dataclasses
 import ml_dtypes
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from pt2tt_jax import evaluate, features, methods, train, tune
 from pt2tt_jax.features import EOS, Encoded
@@ -39,7 +40,8 @@ def splits(toy_vocabulary) -> tuple[Encoded, Encoded]:
 
 def run(backbone, tuning: Tuning, splits, folder, method='prompt', labels=LABELS, **changes):
     settings = dataclasses.replace(SETTINGS, **changes)
-    return tune.tune(backbone, tuning, *splits, settings, folder, method=method, labels=labels)
+    exams = [tune.Exam(splits[1], labels)]
+    return tune.tune(backbone, tuning, splits[0], exams, settings, folder, method=method)
 
 
 def test_prompts_of_all_seeds(toy_backbone, splits, tmp_path):
@@ -135,7 +137,8 @@ def scored(monkeypatch, rows) -> float:
     split = Encoded([np.ones(1)] * len(rows), [np.ones(1)] * len(rows), np.zeros(len(rows), int), 4)
     values = np.log(np.array(rows, np.float32))
     monkeypatch.setattr(evaluate, 'label_log_probs', lambda *_: values)
-    return tune._score(None, split, LABELS)['score']
+    model = evaluate.Model(nn.Module(), {})
+    return tune.Exam(split, LABELS).scores(model)['score']
 
 
 def test_equal_accuracies_are_told_apart_by_likelihood(monkeypatch):

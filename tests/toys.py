@@ -20,6 +20,17 @@ from pt2tt_jax.tuning import Insert, Tuned, Tuning, attach
 KEY = jax.random.key(0)
 WORDS = (*(f'w{i}' for i in range(93)), 'good', 'bad', 'is', 'it')
 
+TINY = T5Config(
+    emb_dim=8,
+    num_heads=2,
+    head_dim=4,
+    mlp_dim=16,
+    num_encoder_layers=1,
+    num_decoder_layers=1,
+    mlp_activations=('gelu', 'linear'),
+    logits_via_embedding=False,
+)
+
 
 def make_config(version: str) -> T5Config:
     """Two layers of width 16 around 100 tokens."""

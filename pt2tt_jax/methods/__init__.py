@@ -15,11 +15,25 @@ from typing import Any
 import gin
 
 from pt2tt_jax.errors import UserError, nearest
+from pt2tt_jax.methods.adapter import adapter as adapter
+from pt2tt_jax.methods.attempt import attempt as attempt
+from pt2tt_jax.methods.bitfit import bitfit as bitfit
+from pt2tt_jax.methods.dept import dept as dept
 from pt2tt_jax.methods.full import full as full
 from pt2tt_jax.methods.full import head as head
 from pt2tt_jax.methods.full import norms as norms
+from pt2tt_jax.methods.ia3 import ia3 as ia3
+from pt2tt_jax.methods.input_tuning import input_tuning as input_tuning
+from pt2tt_jax.methods.lora import lora as lora
+from pt2tt_jax.methods.mpt import mpt as mpt
+from pt2tt_jax.methods.multitask_prompt import multitask_prompt as multitask_prompt
+from pt2tt_jax.methods.p_tuning import p_tuning as p_tuning
+from pt2tt_jax.methods.p_tuning_v2 import p_tuning_v2 as p_tuning_v2
+from pt2tt_jax.methods.prefix import prefix as prefix
 from pt2tt_jax.methods.prompt import prompt as prompt
+from pt2tt_jax.methods.prompt_pool import prompt_pool as prompt_pool
 from pt2tt_jax.methods.pt2tt import pt2tt as pt2tt
+from pt2tt_jax.methods.spot import spot as spot
 from pt2tt_jax.tuning import Tuning, combine
 
 METHODS: dict[str, Callable[..., Tuning]] = {

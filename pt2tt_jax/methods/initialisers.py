@@ -105,8 +105,19 @@ def file(path: str) -> Initialiser:
     Raises:
       UserError: when the file cannot be read; when the prompt is made, if its shape differs.
     """
+    return array(read(path))
+
+
+def read(path: str) -> Float[np.ndarray, 'prompt embed']:
+    """The rows themselves; see `file`."""
     try:
-        rows = np.load(path)
+        return np.load(path)
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f'No prompt could be read from {path}: {error}') from error
-    return array(rows)
+
+
+def several(init: Initialiser) -> Initialiser:
+    """Independent prompts, shape [prompts, prompt, embed], each from `init`."""
+    return lambda key, shape, table: jnp.stack(
+        [init(one, shape[1:], table) for one in jax.random.split(key, shape[0])]
+    )

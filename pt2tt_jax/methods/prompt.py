@@ -41,11 +41,21 @@ class PromptTable(nn.Module):
             (self.length, table.shape[1]),
             axes=('prompt', 'embed'),
         )
-        place = ids - table.shape[0] - self.first
-        mine = (place >= 0) & (place < self.length)
-        text = frozen(jnp.where(mine, 0, ids))
-        prompt = jnp.take(rows, jnp.clip(place, 0, self.length - 1), axis=0).astype(text.dtype)
-        return jnp.where(mine[..., None], prompt, text)
+        return embedded(frozen, ids, rows, self.first)
+
+
+def embedded(
+    frozen: Frozen,
+    ids: Int[Array, 'batch length'],
+    rows: Float[Array, 'prompt embed'],
+    first: int = 0,
+) -> Float[Array, 'batch length embed']:
+    """Embeddings of `ids`: `rows` for the virtual tokens from V + first on, else the module's."""
+    place = ids - frozen.parameter('embedding').shape[0] - first
+    mine = (place >= 0) & (place < len(rows))
+    text = frozen(jnp.where(mine, 0, ids))
+    prompt = jnp.take(rows, jnp.clip(place, 0, len(rows) - 1), axis=0).astype(text.dtype)
+    return jnp.where(mine[..., None], prompt, text)
 
 
 def prompt(

@@ -1,0 +1,133 @@
+"""Several tasks before one backbone: mixed batches, one set of trained parameters.
+
+Each task has a folder of its own below the run's, with results and report as if it had been
+trained alone; what is trained is shared as the method says (`multitask_prompt`, `attempt`, `mpt`
+have parts of their own for each task, other methods share everything).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pt2tt_jax import features, processes, report, tune
+from pt2tt_jax.errors import UserError
+from pt2tt_jax.job import Job, save, start
+from pt2tt_jax.settings import Settings
+from pt2tt_jax.tuning import Tuning
+
+
+def names(settings: Settings) -> list[str]:
+    """The tasks of `Data.task`, which separates several by commas."""
+    return [name.strip() for name in settings.data.task.split(',') if name.strip()]
+
+
+def run(settings: Settings, folder: Path) -> dict[str, Any]:
+    """Trains every method of `settings` on all tasks at once; returns task -> results.
+
+    Args:
+      settings: as for one task; `Data.task` names several, separated by commas.
+      folder: takes prompts and checkpoints, and a folder for each task.
+
+    Raises:
+      UserError: for what one task may raise, and for tasks that a method cannot tell apart.
+    """
+    jobs = _jobs(settings, folder)
+    tunings = {m: _tuning(m, jobs) for m in settings.tune.methods}  # all checks before training
+    for method, chosen in tunings.items():
+        if all(method in job.results.values.get('tuned', {}) for job in jobs):
+            continue
+        found = _train(method, chosen, jobs, folder)
+        for job, scores in zip(jobs, found, strict=True):
+            job.results.section(f'tuned/{method}', lambda scores=scores: scores)
+    for job in jobs:
+        if processes.first():
+            report.write(job.folder)
+    return {job.settings.data.task: job.results.values for job in jobs}
+
+
+def _jobs(settings: Settings, folder: Path) -> list[Job]:
+    wanted = names(settings)
+    if len(set(wanted)) < len(wanted):
+        raise UserError(f'A task is named twice in Data.task = {settings.data.task!r}.')
+    jobs: list[Job] = []
+    for name in wanted:
+        one = dataclasses.replace(settings, data=dataclasses.replace(settings.data, task=name))
+        backbone = jobs[0].backbone if jobs else None
+        jobs.append(start(one, folder / name, stage1_too=False, backbone=backbone))
+        jobs[-1].results.values.setdefault('together', wanted)
+    return jobs
+
+
+def _tuning(method: str, jobs: Sequence[Job]) -> Tuning:
+    """The tuning of `method`, one for all tasks; its labels are all of theirs."""
+    labels = list(dict.fromkeys(label for job in jobs for label in job.prepared.labels))
+    first = jobs[0]
+    chosen = tune.tuning(
+        method,
+        first.settings,
+        first.backbone,
+        labels,
+        tasks=len(jobs),
+        sources=first.sources,
+    )
+    if chosen.tasks == 1 and first.settings.data.input_format != 'pretrain':
+        _check_labels(method, jobs)
+    return chosen
+
+
+def _check_labels(method: str, jobs: Sequence[Job]) -> None:
+    """Without a part of its own, a task must be told by its labels, or share all of them."""
+    for one, other in itertools.combinations(jobs, 2):
+        a, b = set(one.prepared.labels), set(other.prepared.labels)
+        if a & b and a != b:
+            word = sorted(a & b)[0]
+            raise UserError(
+                f'The tasks {one.prepared.name} and {other.prepared.name} share the label '
+                f'{word!r} but not all labels, and the method {method} has nothing that tells '
+                'them apart: take a method with a part for each task (multitask_prompt, mpt, '
+                "attempt), or an --input_format that names the task ('pretrain')."
+            )
+
+
+def _train(method: str, chosen: Tuning, jobs: Sequence[Job], folder: Path) -> list[dict[str, Any]]:
+    """Scores of each task, as `tuned/<method>` of its results."""
+    first = jobs[0]
+    learned, curves = tune.tune(
+        first.backbone,
+        chosen,
+        features.join([job.prepared.train for job in jobs]),
+        [_exam(job, number) for number, job in enumerate(jobs)],
+        first.settings.of(method),
+        folder / 'tune' / method,
+        method=method,
+        mesh=first.mesh,
+    )
+    trained = sum(leaf.size for path, leaf in learned[0].trained.items() if chosen.trains(path))
+    return [
+        {
+            'parameters': trained,
+            'seeds': [_measure(job, number, one) for one in learned],
+            'curves': curves,
+        }
+        for number, job in enumerate(jobs)
+    ]
+
+
+def _exam(job: Job, number: int) -> tune.Exam:
+    prepared = job.prepared
+    return tune.Exam(prepared.validation.student, prepared.label_ids, prepared.name, number)
+
+
+def _measure(job: Job, number: int, one: tune.Learned) -> dict[str, Any]:
+    """Saves what was learned as a file of this task, and scores it on the task's test set."""
+    model = dataclasses.replace(one.model, around=one.model.around.of(number))
+    found = {'seed': one.seed, 'step': one.step} | job.scores(model, job.prepared.test.student)
+    whole = dataclasses.replace(one, tuning=dataclasses.replace(one.tuning, simpler=None))
+    tensors, made = tune.portable(whole, job.settings, job.sources)
+    about = {'stage': 2, 'method': one.method, 'tuning': made | {'task': number}, **found}
+    save(job, f'{one.method}/seed{one.seed}', tensors, about)
+    return found

@@ -1,0 +1,80 @@
+"""Methods x tasks x seeds from one gin file, and one table of all that they reached.
+
+Each task is a run in a folder of its own; what is finished there is not done again. The table is
+written after every task, so that a suite which is still running has one too.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pt2tt_jax import methods, processes, report, run
+from pt2tt_jax.errors import UserError
+from pt2tt_jax.report import grid
+from pt2tt_jax.settings import Settings, Suite
+
+
+def run_suite(suite: Suite, settings: Mapping[str, Settings], folder: Path) -> grid.Grid:
+    """Runs what is missing and returns the table.
+
+    Args:
+      suite: its tasks, and the method that others are compared with.
+      settings: task -> settings; see `settings.load_suite`.
+      folder: takes a folder per task, and `suite.md`, `.csv`, `.html` and `.png`.
+
+    Raises:
+      UserError: for anything that a single run refuses, before the first one starts where it can
+        be known.
+    """
+    for one in settings.values():
+        for method in one.tune.methods:
+            methods.parts(method)
+    if suite.baseline and all(suite.baseline not in s.tune.methods for s in settings.values()):
+        raise UserError(
+            f'Suite.baseline = {suite.baseline!r} is none of the methods that are trained; name '
+            'one of them, or none with an empty text.'
+        )
+    results: dict[str, Any] = {}
+    for task, one in settings.items():
+        two_stages = 'pt2tt' in one.tune.methods and not one.tune.source
+        start = run.run if two_stages else run.tune_only
+        results[task] = start(one, folder / task)
+        if processes.first():
+            write(grid.of(results, suite.baseline), folder)
+    return grid.of(results, suite.baseline)
+
+
+def collect(folder: Path, baseline: str) -> grid.Grid:
+    """The table of a suite's folder, whatever is finished there.
+
+    Raises:
+      UserError: when no task has started.
+    """
+    found = {p.parent.name: report.load(p) for p in sorted(folder.glob('*/results.json'))}
+    if not found:
+        raise UserError(f'{folder} holds no task with results; start the suite first.')
+    return grid.of(found, baseline)
+
+
+def write(table: grid.Grid, folder: Path) -> None:
+    """`suite.md`, `suite.csv`, `suite.html` and `suite.png` in `folder`."""
+    (folder / 'suite.md').write_text(grid.markdown(table), encoding='utf-8')
+    (folder / 'suite.csv').write_text(_csv(table), encoding='utf-8')
+    (folder / 'suite.html').write_text(grid.page(table), encoding='utf-8')
+    (folder / 'suite.png').write_bytes(grid.png(table))
+
+
+def _csv(table: grid.Grid) -> str:
+    """One line per method, task and seed, with plain numbers: shares from 0 to 1."""
+    out = io.StringIO()
+    sheet = csv.writer(out, lineterminator='\n')
+    sheet.writerow(['method', 'task', 'metric', 'seed', 'score', 'parameters', 'seconds'])
+    for method, task, cell in table.cells():
+        for seed, score in cell.scores.items():
+            row = [method, task, cell.metric, seed, score, cell.parameters, cell.seconds]
+            sheet.writerow(row)
+    return out.getvalue()

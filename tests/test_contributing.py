@@ -1,0 +1,58 @@
+"""The worked example of CONTRIBUTING.md, built from the page in a copy of the project."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def blocks() -> dict[str, str]:
+    """File -> content, of the section on methods: each block follows the name of its file."""
+    page = (ROOT / 'CONTRIBUTING.md').read_text()
+    section = page[page.index('## Add a method') : page.index('## Add a task')]
+    parts = re.split(r'```\w*\n', section)
+    named = zip(parts[0::2], parts[1::2], strict=False)
+    return {re.findall(r'`([\w/.]+\.(?:py|gin))`', before)[-1]: code for before, code in named}
+
+
+@pytest.mark.slow
+def test_worked_example(tmp_path):
+    if not (ROOT / 'CONTRIBUTING.md').exists():
+        pytest.skip('CONTRIBUTING.md is not here: not a checkout')
+    for name in ('pt2tt_jax', 'tasks', 'gin', 'tests'):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns('__pycache__'))
+    (tmp_path / 'pt2tt_jax' / 'tasks').symlink_to(tmp_path / 'tasks')
+    shutil.copy(ROOT / 'pyproject.toml', tmp_path)
+    found = blocks()
+    assert [Path(name).suffix for name in found] == ['.py', '.gin', '.py', '.py']
+    for name, code in found.items():
+        path = tmp_path / name
+        existing = path.read_text() if path.name == '__init__.py' else ''
+        after = 'from pt2tt_jax.methods.full import head as head\n'
+        path.write_text(existing.replace(after, after + code) if existing else code)
+    tests = ['tests/test_method_head_gain.py', 'tests/test_contract.py', '-k', 'head_gain or gain']
+    done = subprocess.run(
+        [sys.executable, '-m', 'pytest', '-q', *tests],
+        cwd=tmp_path,
+        env=os.environ | {'PYTHONPATH': str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert int(re.findall(r'(\d+) passed', done.stdout)[0]) >= 8
+    counted = subprocess.run(
+        [sys.executable, '-m', 'pt2tt_jax.cli', 'methods', 'head_gain'],
+        cwd=tmp_path,
+        env=os.environ | {'PYTHONPATH': str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert '432' in counted.stdout  # 36 attentions of 12 heads
