@@ -19,6 +19,7 @@
     job         a run before it starts: settings checked, backbone and data loaded
     run         the whole job; `report` draws it, `predict` uses what it made
     settings    every setting and its default
+    convert     models and prompts from and to T5X, Hugging Face, PEFT and numpy
     cli         the `pt2tt` command
 
 Submodules are loaded when first used; none of them imports TensorFlow.
@@ -30,6 +31,7 @@ import importlib
 
 _MODULES = (
     'backbone',
+    'convert',
     'data',
     'evaluate',
     'features',

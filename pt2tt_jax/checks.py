@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
 
 from pt2tt_jax.errors import UserError, nearest
@@ -15,6 +16,7 @@ _LEAST = {
     'input_length': 2,  # one token and EOS
     'length': 1,
     'model_parallel': 1,
+    'population_parallel': 1,
     'steps': 1,
     'target_length': 2,
 }
@@ -24,11 +26,25 @@ def values(section: Any) -> None:
     """Kinds and ranges of all values; gin takes any, and they would fail long after the start."""
     for field in dataclasses.fields(section):
         name, value = f'{type(section).__name__}.{field.name}', getattr(section, field.name)
-        if not _alike(value, field.default):
+        if field.name == 'rates':
+            _pairs(name, value)
+        elif not _alike(value, field.default):
             raise UserError(f'{name} must be like {field.default!r}, but is {value!r}.')
         least = _LEAST.get(field.name, 0)
         if isinstance(value, int | float) and not value >= least:
             raise UserError(f'{name} must be at least {least}, but is {value!r}.')
+
+
+def _pairs(name: str, value: Any) -> None:
+    """Raises UserError unless `value` holds (regular expression, factor) pairs."""
+    try:
+        for pattern, factor in value:
+            re.compile(pattern)
+            float(factor)
+    except (TypeError, ValueError, re.error) as error:
+        raise UserError(
+            f"{name} must be like (('.*/dept/.*', 0.01),), but is {value!r}."
+        ) from error
 
 
 def _alike(value: Any, default: Any) -> bool:

@@ -37,18 +37,21 @@ def forward(module: Any, params: Any, batch: Batch, dropout: jax.Array | None = 
 
     `dropout` is a random key; without one nothing is dropped.
     """
-    return _apply(module, params, batch, dropout)
+    return apply(module, params, batch, dropout)
 
 
 def penalised(
     module: Any, params: Any, batch: Batch, dropout: jax.Array | None = None
 ) -> tuple[jax.Array, jax.Array]:
     """As `forward`, and the sum of what inserts put into the collection 'losses', per example."""
-    logits, sown = _apply(module, params, batch, dropout, mutable=['losses'])
+    logits, sown = apply(module, params, batch, dropout, mutable=['losses'])
     return logits, sum(map(jnp.sum, jax.tree.leaves(sown)), jnp.zeros(()))
 
 
-def _apply(module, params, batch, dropout, **options) -> Any:
+def apply(
+    module: Any, params: Any, batch: Batch, dropout: jax.Array | None = None, **options
+) -> Any:
+    """`module.apply` to a batch with T5X's features; `options` are Flax's, such as `mutable`."""
     return module.apply(
         {'params': params},
         batch['encoder_input_tokens'],
