@@ -13,6 +13,7 @@ import ml_dtypes
 import numpy as np
 from flax import traverse_util
 
+from pt2tt_jax.convert import formats
 from pt2tt_jax.errors import UserError, nearest
 from pt2tt_jax.t5 import config as t5_config
 from pt2tt_jax.t5 import flan_demo, huggingface, vocabulary
@@ -21,6 +22,7 @@ from pt2tt_jax.t5.network import Transformer
 from pt2tt_jax.t5.vocabulary import Vocabulary
 
 DTYPES = ('float32', 'bfloat16', 'float16')
+PADDING = 1000  # rows at the end of an embedding table that no token id has: 28 in T5, 12 in mT5
 _SHORT = {f't5-{size}': f'google-t5/t5-{size}' for size in ('small', 'base', 'large', '3b', '11b')}
 _FAMILIES = ('t5-v1_1', 'flan-t5', 'mt5')
 _KNOWN = (
@@ -72,11 +74,7 @@ class Backbone:
         Raises:
           UserError: if there are more token ids than rows in the table.
         """
-        if vocabulary.size > config.vocab_size:
-            raise UserError(
-                f'The vocabulary of {name!r} has {vocabulary.size} ids, but the embedding table '
-                f'{config.vocab_size} rows: they belong to different models.'
-            )
+        check_vocabulary(name, vocabulary, config.vocab_size)
         return cls(name, config, dict(params), vocabulary, fingerprint(config, params))
 
 
@@ -85,9 +83,10 @@ def load(name: str, dtype: str = 'float32', param_dtype: str = 'float32') -> Bac
 
     Args:
       name: 'flan-demo' (needs the extra `demo`); a local folder in the format of Hugging Face; an
-        id on its hub, such as 'google/t5-v1_1-base', 'hf:google/t5-v1_1-base' or 't5-base'; or
-        'random:SIZE' for random weights, with the demo's vocabulary, or 'random:SIZE@PATH' with
-        the vocabulary at PATH.
+        id on its hub, such as 'google/t5-v1_1-base', 'hf:google/t5-v1_1-base' or 't5-base'; a T5X
+        checkpoint, local or gs://, as 't5x:PATH@VOCABULARY' (a folder, a file or another backbone
+        for its vocabulary; without '@' it lies in PATH); or 'random:SIZE' for random weights, with
+        the demo's vocabulary, or 'random:SIZE@PATH' with the vocabulary at PATH.
       dtype: type of activations.
       param_dtype: type that the weights are kept in.
 
@@ -103,7 +102,41 @@ def load(name: str, dtype: str = 'float32', param_dtype: str = 'float32') -> Bac
 
 def vocabulary_of(name: str) -> Vocabulary:
     """The vocabulary alone of the backbone called `name`; errors as for `load`."""
-    return vocabulary.load(flan_demo.folder() if name == 'flan-demo' else _folder(name))
+    return vocabulary.load(vocabulary_place(name))
+
+
+def vocabulary_place(name: str) -> Path:
+    """The folder or file of the vocabulary of the backbone `name`, or `name` itself if a file."""
+    if formats.is_t5x(name):
+        return _t5x_vocabulary(*formats.parsed(name))
+    if name == 'flan-demo' or name.startswith('random:'):
+        path = name.partition('@')[2]
+        return Path(path) if path else flan_demo.folder()
+    return Path(name) if Path(name).is_file() else folder(name)
+
+
+def _t5x_vocabulary(checkpoint: str, tokens: str | None) -> Path:
+    if tokens:
+        return vocabulary_place(tokens)
+    if not any((Path(checkpoint) / name).is_file() for name in vocabulary.FILES):
+        raise UserError(
+            f'{checkpoint} has no vocabulary, as T5X checkpoints do: name it as '
+            f't5x:{checkpoint}@VOCABULARY, with a folder, a file or the name of a model.'
+        )
+    return Path(checkpoint)
+
+
+def check_vocabulary(name: str, tokens: Vocabulary, rows: int, padding: int | None = None) -> None:
+    """Sees that a vocabulary fits an embedding table of so many rows.
+
+    Raises:
+      UserError: if there are more token ids than rows, or by more than `padding` fewer.
+    """
+    if tokens.size > rows or (padding is not None and rows - tokens.size > padding):
+        raise UserError(
+            f'The vocabulary of {name!r} has {tokens.size} ids, but the embedding table '
+            f'{rows} rows: they belong to different models.'
+        )
 
 
 def fingerprint(config: T5Config, params: Mapping) -> str:
@@ -123,14 +156,23 @@ def fingerprint(config: T5Config, params: Mapping) -> str:
 
 def _parts(name: str, param_dtype: str) -> tuple[T5Config, dict, Vocabulary]:
     if name == 'flan-demo':
-        return *flan_demo.load(param_dtype), vocabulary.load(flan_demo.folder())
+        return *flan_demo.load(param_dtype), vocabulary_of(name)
     if name.startswith('random:'):
-        size, _, path = name.removeprefix('random:').partition('@')
-        config = t5_config.size(size)
-        tokens = vocabulary.load(path or flan_demo.folder())
-        return config, random_params(config, param_dtype), tokens
-    folder = _folder(name)
-    return *huggingface.load(folder, param_dtype), vocabulary.load(folder)
+        config = t5_config.size(name.removeprefix('random:').partition('@')[0])
+        return config, random_params(config, param_dtype), vocabulary_of(name)
+    if formats.is_t5x(name):
+        return _t5x_parts(name, param_dtype)
+    place = folder(name)
+    return *huggingface.load(place, param_dtype), vocabulary.load(place)
+
+
+def _t5x_parts(name: str, param_dtype: str) -> tuple[T5Config, dict, Vocabulary]:
+    from pt2tt_jax.convert import t5x_read
+
+    tokens = vocabulary_of(name)
+    weights = t5x_read.weights(formats.parsed(name)[0]).cast(param_dtype)
+    check_vocabulary(name, tokens, weights.config.vocab_size, PADDING)
+    return weights.config, weights.tree(), tokens
 
 
 def random_params(config: T5Config, dtype: str = 'float32', seed: int = 0) -> dict:
@@ -156,7 +198,7 @@ def random_params(config: T5Config, dtype: str = 'float32', seed: int = 0) -> di
     return traverse_util.unflatten_dict(flat, sep='/')
 
 
-def _folder(name: str) -> Path:
+def folder(name: str) -> Path:
     """The local folder behind `name`, downloaded if it is an id on the hub."""
     if Path(name).is_dir():
         return Path(name)

@@ -29,7 +29,7 @@ from pt2tt_jax.t5.network import Transformer
 WEIGHTS = 'model.safetensors'
 INDEX = 'model.safetensors.index.json'
 
-_ACTIVATIONS = {
+ACTIVATIONS = {
     'relu': ('relu',),
     'gated-gelu': ('gelu', 'linear'),
     'gated-silu': ('silu', 'linear'),  # UL2
@@ -103,12 +103,12 @@ def load(folder: str | Path, dtype: str = 'float32') -> tuple[T5Config, dict]:
       UserError: a missing or damaged file, a model other than T5, or weights that do not fit.
     """
     folder = Path(folder)
-    config = config_from(_read_json(folder / 'config.json'), folder / 'config.json')
-    files = _files(folder)
+    config = config_from(read_json(folder / 'config.json'), folder / 'config.json')
+    files = tensor_files(folder)
     found = locate(config, files, str(folder))
     flat = {}
     for file in sorted(set(files.values())):
-        with _opened(file) as tensors:
+        with opened(file) as tensors:
             for path in (path for path, name in found.items() if files[name] == file):
                 flat[path] = transposed(path, tensors.get_tensor(found[path]), dtype)
     params = traverse_util.unflatten_dict(flat, sep='/')
@@ -143,20 +143,20 @@ def config_from(raw: Mapping, source: Path) -> T5Config:
     if absent:
         raise UserError(f'{source} lacks {", ".join(absent)}; download the file again.')
     activation = raw.get('feed_forward_proj', 'relu')
-    if activation not in _ACTIVATIONS:
-        known = ', '.join(_ACTIVATIONS)
+    if activation not in ACTIVATIONS:
+        known = ', '.join(ACTIVATIONS)
         raise UserError(f'{source} asks for the activation {activation!r}; known: {known}.')
     return T5Config(
         **sizes,
         num_decoder_layers=raw.get('num_decoder_layers') or sizes['num_encoder_layers'],
-        mlp_activations=_ACTIVATIONS[activation],
+        mlp_activations=ACTIVATIONS[activation],
         logits_via_embedding=_tied(raw),
     )
 
 
 def config_to(config: T5Config, dtype: str) -> dict:
     """Content of the `config.json` of `config` with weights of type `dtype`."""
-    activations = {ours: theirs for theirs, ours in _ACTIVATIONS.items()}
+    activations = {ours: theirs for theirs, ours in ACTIVATIONS.items()}
     if config.mlp_activations not in activations:
         raise UserError(f'Hugging Face has no T5 with activations {config.mlp_activations}.')
     return {
@@ -244,7 +244,7 @@ def _tied(raw: Mapping) -> bool:
     return raw.get('scale_decoder_outputs', raw.get('tie_word_embeddings', True))
 
 
-def _read_json(file: Path) -> dict:
+def read_json(file: Path) -> dict:
     if not file.parent.is_dir():
         raise UserError(f'There is no folder {file.parent}.')
     if not file.exists():
@@ -255,10 +255,10 @@ def _read_json(file: Path) -> dict:
         raise UserError(f'{file} is not valid JSON ({error}); download it again.') from error
 
 
-def _files(folder: Path) -> dict[str, Path]:
+def tensor_files(folder: Path) -> dict[str, Path]:
     """The file of each tensor."""
     if (folder / INDEX).exists() and not (folder / WEIGHTS).exists():
-        listed = _read_json(folder / INDEX).get('weight_map', {})
+        listed = read_json(folder / INDEX).get('weight_map', {})
         return {name: folder / file for name, file in listed.items()}
     if not (folder / WEIGHTS).exists():
         torch = any(folder.glob('pytorch_model*.bin'))
@@ -267,12 +267,12 @@ def _files(folder: Path) -> dict[str, Path]:
             f'{folder} has {has}; download the safetensors, or convert torch weights once: '
             f'{convert_command(folder, folder)}'
         )
-    with _opened(folder / WEIGHTS) as tensors:
+    with opened(folder / WEIGHTS) as tensors:
         return dict.fromkeys(tensors.keys(), folder / WEIGHTS)
 
 
 @contextlib.contextmanager
-def _opened(file: Path) -> Iterator[Any]:
+def opened(file: Path) -> Iterator[Any]:
     if not file.exists():
         raise UserError(f'{file.parent} lacks the shard {file.name}; download it again.')
     try:

@@ -17,6 +17,7 @@ from tokenizers import normalizers
 
 from pt2tt_jax.errors import UserError
 
+FILES = ('tokenizer.json', 'spiece.model')  # of a folder, the first that is there
 _SPECIAL = re.compile(r'▁?<(pad|/?s|unk|extra_id_\d+|0x[0-9A-F]{2})>')
 _UNKNOWN = ' ⁇ '  # how sentencepiece, and so SeqIO, spells a token that it cannot
 
@@ -85,7 +86,7 @@ def load(path: str | Path) -> Vocabulary:
 def _find(path: Path) -> Path:
     if path.is_file():
         return path
-    for name in ('tokenizer.json', 'spiece.model'):
+    for name in FILES:
         if (path / name).is_file():
             return path / name
     if not path.exists():
