@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pt2tt_jax import processes
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.objectives import TeacherLogits
 
@@ -77,7 +78,7 @@ def open_answers(folder: Path, lengths: Sequence[int], k: int, vocab: int) -> It
     Raises:
       UserError: when there is no room.
     """
-    part = folder.with_name(f'{folder.name}.part')
+    part = folder.with_name(f'{folder.name}.part{processes.number() or ""}')
     shutil.rmtree(part, ignore_errors=True)
     tokens = sum(lengths)
     kinds = (
@@ -95,7 +96,10 @@ def open_answers(folder: Path, lengths: Sequence[int], k: int, vocab: int) -> It
         yield Answers(TeacherLogits(*arrays), lengths)
         for array in arrays:
             array.flush()
-        part.replace(folder)
+        if processes.first():
+            part.replace(folder)
+        else:  # the arrays stay mapped until nothing needs them
+            shutil.rmtree(part)
     except OSError as error:
         raise UserError(
             f'The answers of the teacher could not be written to {part} ({error}): they take '

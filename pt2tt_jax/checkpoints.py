@@ -46,6 +46,13 @@ class Checkpoints:
                 'from the checkpoint before.'
             ) from error
 
+    def preempted(self, step: int) -> bool:
+        """Whether the machine is about to be taken away, as all processes see it at this step.
+
+        JAX notices SIGTERM in any process that has joined others (`pt2tt_jax.processes`).
+        """
+        return self._manager.reached_preemption(step)
+
     def restore(self, initial: T) -> T:
         """The newest checkpoint in the shape of `initial`; `initial` itself where there is none.
 

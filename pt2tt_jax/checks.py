@@ -21,6 +21,8 @@ _LEAST = {
     'target_length': 2,
 }
 
+_MEANT = {'learning_rates': (0.3,)}  # what an empty default stands for, where not texts
+
 
 def values(section: Any) -> None:
     """Kinds and ranges of all values; gin takes any, and they would fail long after the start."""
@@ -28,7 +30,7 @@ def values(section: Any) -> None:
         name, value = f'{type(section).__name__}.{field.name}', getattr(section, field.name)
         if field.name == 'rates':
             _pairs(name, value)
-        elif not _alike(value, field.default):
+        elif not _alike(value, _MEANT.get(field.name, field.default)):
             raise UserError(f'{name} must be like {field.default!r}, but is {value!r}.')
         least = _LEAST.get(field.name, 0)
         if isinstance(value, int | float) and not value >= least:

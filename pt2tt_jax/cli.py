@@ -357,10 +357,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         sys.exit(2)
     except KeyboardInterrupt:
-        print(
-            'pt2tt: interrupted; the same command goes on from the last checkpoint.',
-            file=sys.stderr,
-        )
+        again = '; the same command goes on from the last checkpoint'
+        print(f'pt2tt: interrupted{again if args.command in TRAINING else ""}.', file=sys.stderr)
         sys.exit(130)
     if args.command in TRAINING:
         print(f'Done in {time.monotonic() - started:.0f} s.', file=sys.stderr)

@@ -163,6 +163,9 @@ def _check_job(job: Job, stage1_too: bool) -> None:
         trial.tuning(method, np.zeros((1, width), np.float32))
     for recipe in (stage1, *(job.settings.of(method) for method in stage2.methods)):
         sharding.check_divides(recipe.batch_size // recipe.accumulate, job.mesh)
+    sharding.check_members(len(stage2.seeds), job.mesh)
+    if stage1_too:
+        sharding.check_members(len(job.prepared.lesson.teachers), job.mesh)
 
 
 def prepared_task(settings: Settings, backbone: Backbone, stage1_too: bool) -> data.Prepared:

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 
+from pt2tt_jax import processes
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.settings import Settings
 
@@ -27,11 +28,11 @@ class Results:
         self.path = folder / 'results.json'
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            text = self.path.read_text() if self.path.exists() else '{}'
+            found = self.path.read_text() if self.path.exists() else '{}'
         except OSError as error:
             raise UserError(f'{folder} cannot be used for results: {error.strerror}.') from error
         try:
-            self.values: dict[str, Any] = json.loads(text)
+            self.values: dict[str, Any] = json.loads(processes.agreed(found))
         except ValueError as error:
             raise UserError(
                 f'{self.path} is damaged; delete it to measure again (checkpoints are kept).'
@@ -57,6 +58,8 @@ class Results:
         return values[key]
 
     def write(self) -> None:
+        if not processes.first():
+            return
         part = self.path.with_suffix('.part')
         try:
             part.write_text(json.dumps(self.values, indent=1))

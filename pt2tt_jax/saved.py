@@ -15,6 +15,7 @@ import numpy as np
 import safetensors
 from safetensors.numpy import save_file
 
+from pt2tt_jax import processes
 from pt2tt_jax.errors import UserError
 
 KIND = 'pt2tt-trained-parameters'
@@ -28,6 +29,12 @@ def save(path: Path, tensors: dict[str, np.ndarray], metadata: dict[str, Any]) -
     Raises:
       UserError: when the disk is full or not writable.
     """
+    if processes.first():
+        _write(path, tensors, metadata)
+    processes.wait(f'saved {path.name}')  # another process may read it next
+
+
+def _write(path: Path, tensors: dict[str, np.ndarray], metadata: dict[str, Any]) -> None:
     part = path.with_suffix('.part')
     header = {'kind': KIND, 'version': distribution.version('pt2tt-jax'), **metadata}
     contiguous = {name: np.ascontiguousarray(leaf) for name, leaf in tensors.items()}

@@ -119,6 +119,7 @@ class Recipe:
       eval_every: steps between evaluations; 0 for a tenth of `steps`.
       checkpoint_every: steps between checkpoints; 0 for as often as evaluations.
       keep: 'best' by the evaluations, or 'last'.
+      patience: stop what has not got better for so many steps; 0 to go on to the end.
       writers: where metrics go besides metrics.jsonl: 'tensorboard', 'console' (with --verbose),
         'clu' (needs TensorFlow).
     """
@@ -137,6 +138,7 @@ class Recipe:
     eval_every: int = 0
     checkpoint_every: int = 0
     keep: str = 'best'
+    patience: int = 0
     writers: tuple[str, ...] = ('tensorboard', 'console')
 
     def __post_init__(self):
@@ -206,6 +208,9 @@ class Tune(Recipe):
       source: a saved source prompt, for `pt2tt tune` without stage 1.
       sources: saved prompts of other tasks, for methods that draw on several.
       seeds: one run each.
+      learning_rates: to choose from by validation, every seed with each; by default
+        `learning_rate` alone.
+      population: models that train at once, at most; 0 for all that fit into memory.
       mixing: of tasks that are trained together: 'equal' parts of each batch, or 'proportional'
         to their sizes.
       task_weights: of their losses, in the order of the tasks; one stands for all.
@@ -217,6 +222,8 @@ class Tune(Recipe):
     source: str = ''
     sources: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0, 1, 2)
+    learning_rates: tuple[float, ...] = ()
+    population: int = 0
     mixing: str = 'equal'
     task_weights: tuple[float, ...] = (1.0,)
 

@@ -1,4 +1,4 @@
-"""Devices: a mesh of data and model axes, and which parameter lies where.
+"""Devices: a mesh of population, data and model axes, and which parameter lies where.
 
 The rules map T5X's logical axis names (`t5x.partitioning.standard_logical_axis_rules`) to the mesh.
 One device is the smallest mesh; nothing else in the library knows how many there are.
@@ -17,35 +17,49 @@ from pt2tt_jax.backbone import Backbone
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.tuning import Params, flatten, unflatten
 
-# Path of a backbone parameter -> the axis of its matrix that is split over 'model'.
+# End of a path -> the axis of that matrix of the backbone that is split over 'model'.
 MODEL_AXIS = (
     (r'.*/(query|key|value|wi|wi_0|wi_1)/kernel', 1),
     (r'.*/(out|wo)/kernel', 0),
-    (r'token_embedder/embedding', 0),
+    (r'(.*/)?token_embedder/embedding', 0),
     (r'.*/logits_dense/kernel', 1),
     (r'.*/rel_embedding', 0),
 )
 
 
-def mesh(data: int = 0, model: int = 1) -> Mesh:
-    """A mesh of `data` x `model` devices; `data` = 0 takes all that are left.
+AXES = ('population', 'data', 'model')
+
+
+def mesh(data: int = 0, model: int = 1, population: int = 1) -> Mesh:
+    """A mesh of `population` x `data` x `model` devices; `data` = 0 takes all that are left.
 
     Raises:
-      UserError: when there are not enough devices.
+      UserError: when there are not enough devices, or one of several processes would have none.
     """
     devices = jax.devices()
-    data = data or max(1, len(devices) // model)
-    if data * model > len(devices):
+    data = data or max(1, len(devices) // (model * population))
+    size = population * data * model
+    if size > len(devices):
+        shape = ' x '.join(map(str, (population, data, model)[population == 1 :]))
         raise UserError(
-            f'A mesh of {data} x {model} needs {data * model} devices; there are {len(devices)}. '
-            'Lower Model.data_parallel or Model.model_parallel.'
+            f'A mesh of {shape} needs {size} devices; there are {len(devices)}. Lower '
+            'Model.data_parallel, Model.model_parallel or Model.population_parallel.'
         )
-    return Mesh(np.asarray(devices[: data * model]).reshape(data, model), ('data', 'model'))
+    if size < len(devices) and jax.process_count() > 1:
+        raise UserError(
+            f'{jax.process_count()} processes have {len(devices)} devices, but the mesh takes '
+            f'{size}: Model.data_parallel = 0 takes them all.'
+        )
+    return Mesh(np.asarray(devices[:size]).reshape(population, data, model), AXES)
 
 
-def replicate(tree, mesh: Mesh):
-    """`tree` on every device."""
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+def put(leaf, mesh: Mesh, spec: PartitionSpec) -> jax.Array:
+    """`leaf`, which every process has whole, laid out over the mesh."""
+    sharding = NamedSharding(mesh, spec)
+    if jax.process_count() == 1 or not getattr(leaf, 'is_fully_addressable', True):
+        return jax.device_put(leaf, sharding)
+    # Across processes device_put would send the whole array to see that all of them have it.
+    return jax.make_array_from_callback(leaf.shape, sharding, np.asarray(leaf).__getitem__)
 
 
 def check_divides(rows: int, mesh: Mesh) -> None:
@@ -57,8 +71,17 @@ def check_divides(rows: int, mesh: Mesh) -> None:
         )
 
 
+def check_members(members: int, mesh: Mesh) -> None:
+    """Raises UserError unless so many templates or seeds divide among the groups of devices."""
+    if members % mesh.shape['population']:
+        raise UserError(
+            f'{members} templates or seeds do not divide among {mesh.shape["population"]} groups '
+            'of devices; change Model.population_parallel.'
+        )
+
+
 def shard_batch(batch, mesh: Mesh):
-    """Arrays [population, batch, ...] with the batch split over 'data'.
+    """Arrays [population, batch, ...], split over 'population' and 'data'.
 
     Every process holds the whole batch, since it is a function of the step, and hands its own
     devices their part.
@@ -66,7 +89,7 @@ def shard_batch(batch, mesh: Mesh):
     Raises:
       UserError: when the batch does not divide among the devices.
     """
-    sharding = NamedSharding(mesh, PartitionSpec(None, 'data'))
+    sharding = NamedSharding(mesh, PartitionSpec('population', 'data'))
     check_divides(next(iter(batch.values())).shape[1], mesh)
     return {
         name: jax.make_array_from_callback(value.shape, sharding, value.__getitem__)
@@ -76,11 +99,28 @@ def shard_batch(batch, mesh: Mesh):
 
 def shard_params(params: Params, mesh: Mesh) -> Params:
     """The backbone with its large axes split over 'model', where the axis divides."""
-    flat = {
-        path: jax.device_put(leaf, NamedSharding(mesh, _spec(path, leaf.shape, mesh)))
-        for path, leaf in flatten(params).items()
-    }
-    return unflatten(flat)
+    flat = flatten(params)
+    return unflatten(
+        {path: put(leaf, mesh, _spec(path, leaf.shape, mesh)) for path, leaf in flat.items()}
+    )
+
+
+def shard_state(state, members: int, mesh: Mesh):
+    """What changes in training: each member's leaves on its devices, split like the backbone's.
+
+    Raises:
+      UserError: when the members do not divide among the devices.
+    """
+    check_members(members, mesh)
+
+    def place(path, leaf):
+        if not leaf.ndim:
+            return put(leaf, mesh, PartitionSpec())
+        name = jax.tree_util.keystr(path, simple=True, separator='/')
+        spec = PartitionSpec('population', *_spec(name, leaf.shape[1:], mesh))
+        return put(leaf, mesh, spec)
+
+    return jax.tree_util.tree_map_with_path(place, state)
 
 
 def place(backbone: Backbone, mesh: Mesh) -> Backbone:
@@ -90,6 +130,7 @@ def place(backbone: Backbone, mesh: Mesh) -> Backbone:
 
 def _spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
     for pattern, axis in MODEL_AXIS:
-        if re.fullmatch(pattern, path) and shape[axis] % mesh.shape['model'] == 0:
+        fits = re.fullmatch(pattern, path) and len(shape) > axis
+        if fits and shape[axis] % mesh.shape['model'] == 0:
             return PartitionSpec(*('model' if i == axis else None for i in range(len(shape))))
     return PartitionSpec()

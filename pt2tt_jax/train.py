@@ -15,6 +15,7 @@ import functools
 import logging
 import re
 from collections.abc import Callable, Sequence
+from concurrent import futures
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +41,16 @@ Scores = list[dict[str, float]]  # one entry a member; 'score' ranks checkpoints
 
 
 class State(struct.PyTreeNode):
-    """All that changes while training. Leaves but `step` have a leading population axis."""
+    """All that changes while training. Leaves but `step` have a leading population axis.
+
+    `pace` multiplies a member's updates: its own learning rate, or 0 where it has stopped.
+    """
 
     step: jax.Array
     trained: Params
     optimizer: optax.OptState
     rng: jax.Array
+    pace: jax.Array
     best: Params
     best_score: jax.Array
     best_step: jax.Array
@@ -65,6 +70,7 @@ class Problem:
       names: of the members, for logs.
       seed: of dropout.
       forward: the model's answer to a batch, by default its logits.
+      rates: of each member, a factor of the recipe's learning rate.
     """
 
     module: Any
@@ -76,6 +82,7 @@ class Problem:
     names: tuple[str, ...]
     seed: int = 0
     forward: Forward = penalised
+    rates: tuple[float, ...] = ()
 
 
 def schedule(recipe: Recipe) -> optax.Schedule:
@@ -145,6 +152,7 @@ def initial_state(problem: Problem, recipe: Recipe) -> State:
         trained=trained,
         optimizer=jax.vmap(optimizer(recipe).init)(problem.trained),
         rng=jax.random.key_data(jax.random.split(jax.random.key(problem.seed), members)),
+        pace=jnp.asarray(problem.rates or (1.0,) * members, jnp.float32),
         best=best,
         best_score=jnp.full((members,), -jnp.inf),
         best_step=jnp.zeros((members,), jnp.int32),
@@ -176,18 +184,19 @@ def make_step(module, objective: Objective, recipe: Recipe, forward: Forward = p
         (value, weight, slope), _ = jax.lax.scan(add, zero, (parts, rngs))
         return value / weight, jax.tree.map(lambda g: g / weight, slope)
 
-    def member(trained, opt_state, rng, frozen, batch, step):
+    def member(trained, opt_state, rng, pace, frozen, batch, step):
         key = jax.random.fold_in(jax.random.wrap_key_data(rng), step)
         value, slope = gradient(trained, frozen, batch, key)
         updates, opt_state = chosen.update(slope, opt_state, trained)
+        updates = jax.tree.map(lambda leaf: leaf * pace, updates)
         trained = optax.apply_updates(trained, updates)
         metrics = {'loss': value, 'gradient_norm': optax.global_norm(slope)}
         return trained, opt_state, metrics
 
     @functools.partial(jax.jit, donate_argnums=0)
     def step(state: State, frozen: Params, batch):
-        trained, opt_state, metrics = jax.vmap(member, in_axes=(0, 0, 0, None, 0, None))(
-            state.trained, state.optimizer, state.rng, frozen, batch, state.step
+        trained, opt_state, metrics = jax.vmap(member, in_axes=(0, 0, 0, 0, None, 0, None))(
+            state.trained, state.optimizer, state.rng, state.pace, frozen, batch, state.step
         )
         state = state.replace(step=state.step + 1, trained=trained, optimizer=opt_state)
         return state, metrics
@@ -210,6 +219,14 @@ def keep_better(state: State, scores: Scores) -> State:
     )
 
 
+def stop_patiently(state: State, patience: int) -> State:
+    """Members whose score has not risen for `patience` steps move no more; nothing recompiles."""
+    if not patience:
+        return state
+    waiting = state.step - state.best_step < patience
+    return state.replace(pace=jnp.where(waiting, state.pace, 0.0))
+
+
 @dataclasses.dataclass(frozen=True)
 class Fitted:
     """Result of a loop: the kept trained half of each member, and how it came about."""
@@ -217,6 +234,7 @@ class Fitted:
     trained: Params
     steps: np.ndarray
     curves: list[dict[str, Any]]
+    scores: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
 
 
 def fit(
@@ -250,14 +268,29 @@ def fit(
                 state = run.evaluate(state, {})
             frozen = sharding.shard_params(problem.frozen, mesh)
             step = make_step(problem.module, problem.objective, recipe, problem.forward)
-            for number in range(first, recipe.steps):
-                batch = sharding.shard_batch(problem.batches(number), mesh)
+            for number, batch in _ahead(problem, first, recipe.steps, mesh):
                 state, metrics = step(state, frozen, batch)
                 state = run.after_step(number + 1, state, metrics)
+                if recipe.patience and not processes.fetch(state.pace).any():
+                    break
     kept = state.best if recipe.keep == 'best' and problem.evaluate else state.trained
     last = np.full(len(problem.names), recipe.steps)
     steps = processes.fetch(state.best_step) if kept is state.best else last
-    return Fitted(processes.fetch(kept), steps, log.rows())
+    return Fitted(processes.fetch(kept), steps, log.rows(), processes.fetch(state.best_score))
+
+
+def _ahead(problem: Problem, first: int, last: int, mesh: jax.sharding.Mesh):
+    """(step, its batch on the devices); the next one is made while the devices are busy."""
+
+    def make(number: int):
+        return sharding.shard_batch(problem.batches(number), mesh)
+
+    with futures.ThreadPoolExecutor(1, 'batches') as worker:
+        coming = worker.submit(make, first) if first < last else None
+        for number in range(first, last):
+            batch = coming.result()  # type: ignore
+            coming = worker.submit(make, number + 1) if number + 1 < last else None
+            yield number, batch
 
 
 def _bar(problem: Problem, recipe: Recipe, first: int, label: str) -> tqdm:
@@ -320,4 +353,6 @@ class _Loop:
                 for member, value in zip(self.problem.names, members, strict=True)
             },
         )
-        return keep_better(state, scores) if scores else state
+        if not scores:
+            return state
+        return stop_patiently(keep_better(state, scores), self.recipe.patience)

@@ -8,7 +8,8 @@ at once, as a population before one backbone.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from pt2tt_jax.features import Encoded
 from pt2tt_jax.methods import initialisers
 from pt2tt_jax.settings import Settings, Tune
 from pt2tt_jax.tuning import Params, Tuned, Tuning, attach, flatten, merge, split
+
+logger = logging.getLogger('pt2tt')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,6 +153,9 @@ def tune(
 ) -> tuple[list[Learned], list[dict]]:
     """Trains one model per seed; returns them and the metric log.
 
+    With several learning rates, every seed has each, and the rate is kept whose best validation
+    scores are highest on the mean of the seeds.
+
     Args:
       backbone: the model to tune.
       chosen: what is trained; see `pt2tt_jax.methods`.
@@ -160,44 +166,110 @@ def tune(
       method: its name, for logs.
       mesh: devices; by default one.
     """
-    backbone = sharding.place(backbone, mesh or sharding.mesh(1, 1))
-    module = Tuned(backbone.module, chosen)
-    trees = [attach(module, backbone.params, jax.random.key(seed)) for seed in settings.seeds]
-    halves = [split(tree, chosen) for tree in trees]
-    frozen = halves[0][1]
-    # Trained parameters are float32, whatever precision the backbone is stored in.
-    trained = jax.tree.map(
-        lambda *leaves: jnp.stack(leaves).astype(jnp.float32), *(half for half, _ in halves)
-    )
-    around = chosen.frame(backbone.config.vocab_size)
-    orders = [_order(train_set, settings, seed) for seed in settings.seeds]
+    mesh = mesh or sharding.mesh(1, 1)
+    backbone = sharding.place(backbone, mesh)
+    job = _Job(backbone, chosen, train_set, exams, settings, method, mesh)
+    rates = settings.learning_rates or (settings.learning_rate,)
+    members = [(seed, rate) for rate in rates for seed in settings.seeds]
+    found = list(_in_parts(job, members, directory, settings.population or len(members)))
+    best = max(rates, key=lambda rate: np.mean([m.score for m in found if m.rate == rate]))
+    learned = [member.learned for member in found if member.rate == best]
+    curves = _joined([member.curves for member in found])
+    return learned, curves
 
-    def scores(params: Params) -> train.Scores:
-        members = [_member(params, i) for i in range(len(settings.seeds))]
-        models = [evaluate.Model(module, merge(one, frozen), around) for one in members]
-        return [_total(exams, model) for model in models]
 
-    problem = train.Problem(
-        module=module,
-        frozen=frozen,
-        trained=trained,
-        objective=objectives.cross_entropy,
-        batches=_batches(train_set, orders, around, settings, mesh or sharding.mesh(1, 1)),
-        evaluate=scores,
-        names=tuple(f'seed{seed}' for seed in settings.seeds),
-        seed=settings.seeds[0],
-    )
-    fitted = train.fit(
-        problem, settings, directory, mesh=mesh, label=f'{method}, {len(settings.seeds)} seeds'
-    )
-    kept = {path: leaf for path, leaf in flatten(frozen).items() if chosen.owns(path)}
-    learned = []
-    for i, seed in enumerate(settings.seeds):
-        one = _member(fitted.trained, i)
-        leaves = {path: np.asarray(leaf) for path, leaf in {**flatten(one), **kept}.items()}
-        model = evaluate.Model(module, merge(one, frozen), around)
-        learned.append(Learned(method, seed, int(fitted.steps[i]), leaves, model, chosen))
-    return learned, fitted.curves
+@dataclasses.dataclass(frozen=True)
+class _Member:
+    """One model of a population, trained: its seed, rate, best validation score and curves."""
+
+    learned: Learned
+    rate: float
+    score: float
+    curves: list[dict]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """What all members share."""
+
+    backbone: Backbone
+    chosen: Tuning
+    train_set: Encoded
+    exams: Sequence[Exam]
+    settings: Tune
+    method: str
+    mesh: jax.sharding.Mesh
+
+    def train(self, members: Sequence[tuple[int, float]], directory: Path) -> list[_Member]:
+        """Trains one model per (seed, learning rate), all at once."""
+        chosen, settings = self.chosen, self.settings
+        module = Tuned(self.backbone.module, chosen)
+        params = self.backbone.params
+        trees = [attach(module, params, jax.random.key(seed)) for seed, _ in members]
+        halves = [split(tree, chosen) for tree in trees]
+        frozen = halves[0][1]
+        # Trained parameters are float32, whatever precision the backbone is stored in.
+        trained = jax.tree.map(
+            lambda *leaves: jnp.stack(leaves).astype(jnp.float32), *(half for half, _ in halves)
+        )
+        around = chosen.frame(self.backbone.config.vocab_size)
+        orders = [_order(self.train_set, settings, seed) for seed, _ in members]
+
+        def model(one: Params) -> evaluate.Model:
+            return evaluate.Model(module, merge(one, frozen), around)
+
+        several = len(settings.learning_rates) > 1
+        problem = train.Problem(
+            module=module,
+            frozen=frozen,
+            trained=trained,
+            objective=objectives.cross_entropy,
+            batches=_batches(self.train_set, orders, around, settings, self.mesh),
+            evaluate=lambda params: [
+                _total(self.exams, model(_member(params, i))) for i in range(len(members))
+            ],
+            names=tuple(f'seed{seed}' + f'_lr{rate:g}' * several for seed, rate in members),
+            seed=members[0][0],
+            rates=tuple(rate / settings.learning_rate for _, rate in members),
+        )
+        label = f'{self.method}, {len(members)} models' if several else f'{self.method}, seeds'
+        fitted = train.fit(problem, settings, directory, mesh=self.mesh, label=label)
+        kept = {path: leaf for path, leaf in flatten(frozen).items() if chosen.owns(path)}
+        made = []
+        for i, (seed, rate) in enumerate(members):
+            one = _member(fitted.trained, i)
+            leaves = {path: np.asarray(leaf) for path, leaf in {**flatten(one), **kept}.items()}
+            step, score = int(fitted.steps[i]), float(fitted.scores[i])
+            learned = Learned(self.method, seed, step, leaves, model(one), chosen)
+            made.append(_Member(learned, rate, score, fitted.curves if not i else []))
+        return made
+
+
+def _in_parts(
+    job: _Job, members: Sequence[tuple[int, float]], directory: Path, most: int
+) -> Iterator[_Member]:
+    """Trains at most `most` members at once, and fewer where a device has no memory for them."""
+    if len(members) > most:
+        for start in range(0, len(members), most):
+            part = members[start : start + most]
+            yield from _in_parts(job, part, directory / f'part{start}', most)
+        return
+    try:
+        yield from job.train(members, directory)
+    except jax.errors.JaxRuntimeError as error:
+        if 'RESOURCE_EXHAUSTED' not in str(error) or len(members) == 1:
+            raise
+        fewer = -(-len(members) // 2)
+        logger.warning('%d models do not fit into memory; training %d.', len(members), fewer)
+        yield from _in_parts(job, members, directory, fewer)
+
+
+def _joined(curves: Sequence[list[dict]]) -> list[dict]:
+    """Metric rows of several parts as one: those of a step come together."""
+    rows: dict[int, dict] = {}
+    for row in (row for part in curves for row in part):
+        rows.setdefault(row['step'], {}).update(row)
+    return [rows[step] for step in sorted(rows)]
 
 
 def _member(params: Params, index: int) -> Params:

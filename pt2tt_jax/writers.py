@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from pt2tt_jax import processes
 from pt2tt_jax.errors import UserError
 
 logger = logging.getLogger('pt2tt')
@@ -113,6 +114,27 @@ class MetricLog:
 
     def __exit__(self, *_) -> None:
         self.close()
+
+
+class Silence:
+    """A log that keeps nothing: that of all processes but the first."""
+
+    def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None: ...
+
+    def flush(self) -> None: ...
+
+    def rows(self) -> list[dict[str, Any]]:
+        return []
+
+    def __enter__(self) -> Silence:
+        return self
+
+    def __exit__(self, *_) -> None: ...
+
+
+def open_log(directory: Path, resume_at: int, names: Sequence[str]) -> MetricLog | Silence:
+    """The log of this process."""
+    return MetricLog(directory, resume_at, names) if processes.first() else Silence()
 
 
 def _whole_rows(text: str):

@@ -5,7 +5,6 @@ test_sharding.py runs it in one process, test_multihost.py in two.
 
 from __future__ import annotations
 
-import functools
 import json
 import sys
 from pathlib import Path
@@ -38,11 +37,11 @@ def encoded(pattern: str = '{}') -> features.Encoded:
     return features.encode(rows, toys.make_vocabulary(), input_length=12, target_length=4)
 
 
-def tuned(folder: Path, mesh: jax.sharding.Mesh, batch_size: int = 16) -> list:
+def tuned(folder: Path, mesh: jax.sharding.Mesh) -> list:
     """Stage 2 with two seeds."""
     ids = toys.make_vocabulary().encode(['good', 'bad'])
     exams = [tune.Exam(encoded(), [features.with_eos(one, 4) for one in ids])]
-    settings = Tune(length=3, steps=2, batch_size=batch_size, seeds=(0, 1), eval_every=2)
+    settings = Tune(length=3, steps=2, batch_size=16, seeds=(0, 1), eval_every=2)
     options = {'method': 'prompt', 'mesh': mesh}
     learned, _ = tune.tune(
         backbone(), methods.prompt(3), encoded(), exams, settings, folder, **options
@@ -76,12 +75,11 @@ def mistake(make) -> str:
 
 
 def main(folder: Path, shapes: list[str]) -> None:
-    wide = functools.partial(tuned, folder / 'wrong', batch_size=12)
     params = sharding.shard_params(backbone().params, sharding.mesh(4, 2))
     report = {
         'devices': jax.device_count(),
         'meshes': {shape: found(folder, shape) for shape in shapes},
-        'batch': mistake(lambda: wide(sharding.mesh(8, 1))),
+        'batch': mistake(lambda: sharding.check_divides(12, sharding.mesh(8, 1))),
         'members': mistake(lambda: tuned(folder / 'wrong', sharding.mesh(1, 1, 8))),
         'part': mistake(lambda: sharding.mesh(4, 1)),
         'split': [p for p, leaf in flatten(params).items() if not leaf.is_fully_replicated],

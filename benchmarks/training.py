@@ -1,0 +1,163 @@
+"""A step of prompt tuning: ours beside Hugging Face PEFT's.
+
+    python benchmarks/training.py --prompt_length 100
+    python benchmarks/training.py --prompt_length 20
+
+All have the same weights, texts, batches and precision and take turns in one process. Lengths are
+drawn like those of SST-2's training phrases (log-normal, 9 tokens in the median). Published recipes
+pad to 256 tokens; PEFT's data collators can pad to the longest text of a batch; ours packs. T5X is
+measured by `benchmarks/t5x_gradients.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import measure
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from pt2tt_jax import backbone as backbones
+from pt2tt_jax import features, methods, objectives, packing, train
+from pt2tt_jax.backbone import Backbone
+from pt2tt_jax.settings import Tune
+from pt2tt_jax.t5 import huggingface
+from pt2tt_jax.tuning import Tuned, attach, split
+
+TARGETS = (np.array([1465, 1], np.int32), np.array([2841, 1], np.int32))
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or '').splitlines()[0])
+    parser.add_argument('--model', default='flan-demo')
+    parser.add_argument('--prompt_length', type=int, default=100)
+    parser.add_argument('--batch_size', type=int, default=8)
+    parser.add_argument('--padded', type=int, default=256, help='text tokens of published recipes')
+    parser.add_argument('--rounds', type=int, default=5)
+    parser.add_argument('--each', type=int, default=2, help='steps a turn')
+    parser.add_argument('--dtype', default='float32')
+    return parser.parse_args()
+
+
+def texts(count: int) -> list[np.ndarray]:
+    """Token ids of texts as long as SST-2's."""
+    rng = np.random.default_rng(0)
+    lengths = np.clip(rng.lognormal(2.2, 0.8, count).astype(int), 2, 60)
+    return [np.append(rng.integers(100, 5000, n), 1).astype(np.int32) for n in lengths]
+
+
+class Ours:
+    """Prompt tuning as `pt2tt tune` does it, one member."""
+
+    def __init__(self, args, backbone: Backbone, packed: bool, padded: int = 0):
+        tuning = methods.prompt(args.prompt_length)
+        module = Tuned(backbone.module, tuning)
+        half, frozen = split(attach(module, backbone.params, jax.random.key(0)), tuning)
+        self.frozen = jax.device_put(frozen)
+        trained = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], half)
+        recipe = Tune(batch_size=args.batch_size, steps=1000, learning_rate=0.3)
+        data = texts(1000)
+        around = tuning.frame(backbone.config.vocab_size)
+
+        def read(_: int, row: int) -> packing.Item:
+            return packing.Item(around(data[row]), TARGETS[row % 2])
+
+        order = features.Shuffled(len(data), args.batch_size, 0)
+        longest = (around.length + max(map(len, data)), 2)
+        self.batches = packing.Packer(read, [order], longest, recipe.steps, packed=packed)
+        self.padded = padded
+        problem = train.Problem(
+            module, frozen, trained, objectives.cross_entropy, self.batches, None, ('one',)
+        )
+        self.state = train.initial_state(problem, recipe)
+        self.step = train.make_step(module, objectives.cross_entropy, recipe)
+
+    def batch(self, number: int):
+        batch = self.batches(number)
+        if self.padded:
+            short = self.padded - batch['encoder_input_tokens'].shape[-1]
+            tokens = np.pad(batch['encoder_input_tokens'], ((0, 0), (0, 0), (0, short)))
+            batch = batch | {'encoder_input_tokens': tokens}
+        return batch
+
+    def __call__(self, number: int) -> None:
+        self.state, metrics = self.step(self.state, self.frozen, self.batch(number))
+        jax.block_until_ready(metrics)
+
+    def flops(self) -> float:
+        """Of a step of the usual shape, as XLA counts them."""
+        lowered = self.step.lower(self.state, self.frozen, self.batch(0))
+        found = lowered.compile().cost_analysis()
+        return float(found['flops'])  # type: ignore
+
+
+def theirs(args, backbone: Backbone, padded: int) -> Callable[[int], None]:
+    """PEFT's prompt tuning on the same weights; `padded` = 0 pads to the longest of a batch."""
+    import peft
+    import torch
+    from transformers import T5ForConditionalGeneration
+
+    with tempfile.TemporaryDirectory() as folder:
+        huggingface.save(folder, backbone.config, backbone.params)
+        model = T5ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    config = peft.PromptTuningConfig(
+        task_type='SEQ_2_SEQ_LM',
+        num_virtual_tokens=args.prompt_length,
+        num_transformer_submodules=1,  # in front of the encoder alone, as ours
+    )
+    model = peft.get_peft_model(model, config).train()
+    chosen = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=0.3)
+    data = texts(1000)
+    order = features.Shuffled(len(data), args.batch_size, 0)
+
+    def step(number: int) -> None:
+        rows = order(number)
+        length = padded or max(len(data[row]) for row in rows)
+        ids = torch.tensor(features.padded([data[row] for row in rows], length)).long()
+        labels = torch.tensor(np.stack([TARGETS[row % 2] for row in rows])).long()
+        chosen.zero_grad()
+        model(input_ids=ids, attention_mask=(ids > 0).long(), labels=labels).loss.backward()
+        chosen.step()
+
+    return step
+
+
+def main() -> None:
+    args = arguments()
+    backbone = backbones.load(args.model, args.dtype)
+    n = args.prompt_length
+    ours = Ours(args, backbone, packed=True)
+    contenders: dict[str, measure.Contender] = {
+        'ours, packed': ours,
+        f'ours, padded to {args.padded}': Ours(args, backbone, False, args.padded + n),
+        f'PEFT, padded to {args.padded}': theirs(args, backbone, args.padded),
+        'PEFT, padded to the longest': theirs(args, backbone, 0),
+    }
+    seconds = measure.paired(contenders, args.rounds, args.each)
+    peak = measure.matrix_product(dtype=args.dtype)
+    made = Table('', 's a step', 'examples/s', 'times as long as ours, packed', box=None)
+    for name, taken in seconds.items():
+        middle = statistics.median(taken)
+        speed = f'{args.batch_size / middle:.1f}'
+        made.add_row(
+            name, f'{middle:.3f}', speed, f'{measure.ratio(seconds, name, "ours, packed"):.2f}'
+        )
+    print(
+        f'{args.model}, {n} soft tokens, batch {args.batch_size}, {args.dtype}; {measure.machine()}'
+    )
+    Console(width=100).print(made)
+    reached = ours.flops() / statistics.median(seconds['ours, packed'])
+    print(
+        f'Ours, packed, reaches {reached / 1e9:.0f} GFLOP/s, {100 * reached / peak:.0f} % of the '
+        f'{peak / 1e9:.0f} GFLOP/s of a 2048 x 2048 matrix product.'
+    )
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,246 @@
+"""Values for the gin files of T5X that need no T5X: recipe, tuning, vocabulary, task, features.
+
+`gin/t5x/` binds them; `pt2tt_jax.t5x` has the rest. Settings keep the names and the meaning that
+they have under `pt2tt`: `lora.rank`, `Tune.init`, `lora/Tune.learning_rate`. This module imports
+SeqIO, and so TensorFlow.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gin
+import jax
+import jax.numpy as jnp
+import numpy as np
+import seqio
+
+from pt2tt_jax import backbone as backbones
+from pt2tt_jax import data, methods, train, tune
+from pt2tt_jax.convert import formats, prompts, t5x_read
+from pt2tt_jax.errors import UserError
+from pt2tt_jax.methods.initialisers import Initialiser
+from pt2tt_jax.settings import Data, Recipe, Transfer, Tune
+from pt2tt_jax.t5.config import T5Config
+from pt2tt_jax.t5.vocabulary import Vocabulary
+from pt2tt_jax.tasks import catalogue, labels, seqio_tasks
+from pt2tt_jax.tasks.converters import (
+    LessonFeatureConverter,
+    PromptedFeatureConverter,
+    T5Vocabulary,
+    seqio_vocabulary,
+)
+from pt2tt_jax.tasks.seqio_sources import data_source
+from pt2tt_jax.tuning import Tuning
+
+
+def recipe(method: str, steps: int, stage: int = 2) -> Recipe:
+    """How a method is trained: section `Transfer` in stage 1, `Tune` in the method's scope else."""
+    with gin.config_scope(method.partition('+')[0]):
+        found = Transfer() if stage == 1 else Tune()
+    return dataclasses.replace(found, steps=steps)
+
+
+def learning_rate(recipe: Recipe) -> Callable[[Any], Any]:
+    """The recipe's learning rate by step, as T5X's trainer asks for it."""
+    return train.schedule(recipe)
+
+
+def vocabulary(source: str | seqio.Vocabulary) -> seqio.Vocabulary:
+    """A vocabulary for SeqIO: `source` itself, or that of a folder or a backbone's name.
+
+    Raises:
+      UserError: there is none at `source`.
+    """
+    if isinstance(source, seqio.Vocabulary):
+        return source
+    if Path(source).exists():
+        return seqio_vocabulary(source)
+    return T5Vocabulary(backbones.vocabulary_of(source))
+
+
+def _own(vocabulary: seqio.Vocabulary) -> Vocabulary:
+    """The same vocabulary as methods and initialisers know it."""
+    if isinstance(vocabulary, T5Vocabulary):
+        return vocabulary.vocabulary
+    return Vocabulary(
+        pieces=tuple(vocabulary.decode([i]) for i in range(vocabulary.vocab_size)),
+        fingerprint=str(vocabulary),
+        encode_batch=lambda texts: [vocabulary.encode(text) for text in texts],
+        decode_known=vocabulary.decode,
+    )
+
+
+def tuning(
+    method: str,
+    recipe: Transfer | Tune,
+    config: T5Config,
+    vocabulary: seqio.Vocabulary,
+    task: str = '',
+    source: np.ndarray | None = None,
+    at_checkpoint: Callable[[Initialiser], Initialiser] | None = None,
+) -> Tuning:
+    """What is trained: the method of a name, or several joined by '+', as `pt2tt tune` makes it.
+
+    Args:
+      method: a name; see `pt2tt_jax.methods`. Its options are bound as `lora.rank = 8`.
+      recipe: its length, its start, and prompts of other tasks.
+      config: sizes of the backbone.
+      vocabulary: whose words prompts may start from.
+      task: whose label words prompts may start from.
+      source: P_in of PT2TT.
+      at_checkpoint: lets an initialiser see the embeddings of a checkpoint, which T5X restores
+        only after everything has been initialised.
+
+    Raises:
+      UserError: for an unknown method, or one that lacks what it needs.
+    """
+    own, words = _own(vocabulary), _label_words(task)
+    stand_in: Any = types.SimpleNamespace(vocabulary=own)
+    init = tune.initialiser(recipe.init, stand_in, words)
+    known = {
+        'length': recipe.length,
+        'init': at_checkpoint(init) if at_checkpoint else init,
+        'config': config,
+        'vocabulary': own,
+        'labels': own.encode(words) if words else [],
+        'tasks': 1,
+    }
+    known |= {} if source is None else {'source': source}
+    others = {path: source_prompt(path) for path in getattr(recipe, 'sources', ())}
+    known |= {'sources': others} if others else {}
+    names = method.split('+')
+    if 'pt2tt' in names and source is None:
+        raise UserError(
+            'The method pt2tt needs the source prompt of stage 1: give its checkpoint, or a saved '
+            'prompt, with --gin.SOURCE.'
+        )
+    options = {name: gin.get_bindings(f'pt2tt.{name}') for name in names if name in methods.METHODS}
+    return methods.build(method, known, options)
+
+
+def _label_words(task: str) -> tuple[str, ...]:
+    """The words of a task's labels; none for free text and for tasks of the user's own."""
+    try:
+        one = catalogue.entry(task.removesuffix('_score').partition('_from_')[0])
+    except UserError:
+        return ()
+    return labels.words(one.dataset, one.verbaliser) if one.dataset.labels else ()
+
+
+def task(
+    name: str,
+    vocabulary: seqio.Vocabulary,
+    data_dir: str = '',
+    protocol: str = 'official',
+    template: str = '',
+) -> str:
+    """Registers a task of the catalogue with SeqIO; returns what it is called there.
+
+    A task or mixture that is registered already, by a module of the user's own, is taken as is.
+
+    Args:
+      name: 'sst2_stripped', or with '_score' behind it one example for each candidate target.
+      vocabulary: of texts and targets.
+      data_dir: folder with `<source>/<split>.jsonl.gz`; without it, rows come from TFDS.
+      protocol: 'official' splits or those of the 'comparison'.
+      template: for stage 1, the name of the template under which the teacher reads.
+
+    Raises:
+      UserError: for an unknown task or template.
+    """
+    own = {*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()}
+    if name in own and name not in _added:
+        return name
+    entry = catalogue.entry(name.removesuffix('_score'))
+    teacher = _template(template, entry.dataset) if template else None
+    source = data_source(entry.dataset, data_dir or None, protocol)  # pyright: ignore
+    ranked = name.endswith('_score')
+    made = seqio_tasks.add(entry, source, vocabulary, ranked=ranked, teacher=teacher)
+    _added.add(made)
+    return made
+
+
+_added: set[str] = set()  # tasks that `task` registered, as opposed to the user's own
+
+
+def _template(name: str, dataset):
+    found = data.chosen_templates(Data(templates=(name,)), dataset)
+    if len(found) != 1:
+        names = ', '.join(template.name for template in found)
+        raise UserError(f'{name!r} names {len(found)} templates ({names}); a run takes one.')
+    return found[0]
+
+
+def feature_converter(
+    config: T5Config, tuning: Tuning, lesson: bool = False
+) -> Callable[..., seqio.FeatureConverter]:
+    """T5X's features with the tuning's tokens around every input; with a `lesson`, stage 1's."""
+    kind = LessonFeatureConverter if lesson else PromptedFeatureConverter
+    return functools.partial(kind, around=tuning.frame(config.vocab_size))
+
+
+def source_prompt(path: str | None) -> np.ndarray | None:
+    """P_in: rows of a T5X checkpoint of stage 1, or of a saved prompt; None without a path.
+
+    Raises:
+      UserError: when there is no prompt at `path`.
+    """
+    return prompts.load(path, formats.of_source(path)).rows if path else None
+
+
+def at_checkpoint(path: str) -> Callable[[Initialiser], Initialiser] | None:
+    """Lets an initialiser see the embedding table of the checkpoint at `path`.
+
+    T5X initialises everything and restores afterwards: what is made of vocabulary rows would
+    otherwise be made of random ones. None without a path.
+    """
+    if not path:
+        return None
+
+    def seeing(init: Initialiser) -> Initialiser:
+        def start(key, shape, table):
+            del table
+            return init(key, shape, Rows(_embeddings(path)))
+
+        return start
+
+    return seeing
+
+
+@functools.lru_cache(maxsize=1)
+def _embeddings(path: str) -> np.ndarray:
+    return t5x_read.checkpoint(path).read('token_embedder/embedding')
+
+
+class Rows:
+    """An embedding table on the host, of which a compiled function takes no more than it needs."""
+
+    def __init__(self, rows: np.ndarray):
+        self.rows, self.shape = rows, rows.shape
+
+    def __getitem__(self, ids) -> jax.Array:
+        if not isinstance(ids, jax.core.Tracer):
+            return jnp.asarray(self.rows[np.asarray(ids)])
+        # Drawn while compiling, and from the most common tokens: those of mT5 after them are left.
+        return jnp.take(jnp.asarray(self.rows[:COMMON]), ids, axis=0, mode='fill')
+
+
+COMMON = 32128
+
+
+def _tell(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """Prints what a user can mend as one sentence, without what gin and absl put around it."""
+    if issubclass(kind, UserError):
+        print(f'pt2tt: {str(error).splitlines()[0]}', file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+sys.excepthook = _tell  # the scripts of T5X are the ones that run, and know nothing of our errors

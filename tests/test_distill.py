@@ -1,0 +1,144 @@
+"""The source stage of MPT: its loss by NumPy, and that a shared prompt learns from teachers."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+from toys import KEY, make_backbone
+
+from pt2tt_jax import distill, methods, objectives, saved
+from pt2tt_jax.errors import UserError
+from pt2tt_jax.features import Encoded, batch, join
+from pt2tt_jax.methods.initialisers import array
+from pt2tt_jax.methods.mpt import COLUMN, ROW, SHARED
+from pt2tt_jax.settings import Recipe
+from pt2tt_jax.tuning import Tuned, attach, combine, flatten, merge, split, unflatten
+
+LENGTH = 3
+RNG = np.random.default_rng(5)
+TEACHERS = {name: RNG.normal(size=(LENGTH, 16)).astype(np.float32) for name in ('one', 'two')}
+RECIPE = Recipe(steps=60, batch_size=8, learning_rate=0.1, eval_every=5, writers=())
+
+
+def examples(count: int) -> Encoded:
+    """Random texts of unequal length, with targets of one or two tokens and EOS."""
+    rows = lambda low, high: [
+        np.append(RNG.integers(3, 90, RNG.integers(low, high)), 1).astype(np.int32)
+        for _ in range(count)
+    ]
+    return Encoded(rows(2, 7), rows(1, 3), np.zeros(count, int), 4)
+
+
+TRAIN = join([examples(20), examples(12)])
+
+
+def networks(weights: str = '1.1'):
+    """Student, teacher, all parameters, and a batch of both tasks."""
+    backbone = make_backbone(weights)
+    tuning = methods.mpt(LENGTH, tasks=2, init=array(RNG.normal(size=(LENGTH, 16))))
+    student = Tuned(backbone.module, combine(tuning, distill.WATCHED))
+    table = methods.prompt(
+        2 * LENGTH, init=array(np.concatenate(list(TEACHERS.values()))), name='t'
+    )
+    teacher = Tuned(backbone.module, combine(table, distill.WATCHED))
+    params = merge(attach(student, backbone.params, KEY), attach(teacher, backbone.params, KEY))
+    return student, teacher, params, batch(TRAIN, [0, 20, 1, 21], tuning.frame(100))
+
+
+def test_loss_is_that_of_the_paper():
+    """L_task + weight * (KL + MSE), by loops over examples and their target tokens."""
+    student, teacher, params, rows = networks()
+    answer, penalty = distill.both(teacher)(student, params, rows)
+    total, count = distill.distillation(0.7)(answer, rows)
+    said, taught = (jax.tree.map(np.asarray, one) for one in answer)
+    expected = 0.0
+    for i, (inputs, targets) in enumerate(
+        zip(rows['encoder_input_tokens'], rows['decoder_target_tokens'], strict=True)
+    ):
+        texts = range(np.count_nonzero(inputs))
+        text = np.mean([np.mean((said.encoder[i, j] - taught.encoder[i, j]) ** 2) for j in texts])
+        for j in range(np.count_nonzero(targets)):
+            p, q = (np.exp(x[i, j]) / np.exp(x[i, j]).sum() for x in (taught.logits, said.logits))
+            state = np.mean((said.decoder[i, j] - taught.decoder[i, j]) ** 2)
+            expected += -np.log(q[targets[j]]) + 0.7 * (np.sum(p * np.log(p / q)) + state + text)
+    np.testing.assert_allclose(total, expected, rtol=1e-4)
+    assert count == np.count_nonzero(rows['decoder_target_tokens'])
+    assert penalty == 0
+
+
+def test_teacher_and_student_say_what_they_say_alone():
+    student, teacher, params, rows = networks()
+    (said, taught), _ = distill.both(teacher)(student, params, rows)
+    for module, seen in ((student, said), (teacher, taught)):
+        np.testing.assert_allclose(seen.logits, objectives.forward(module, params, rows), atol=1e-5)
+    assert not np.allclose(said.logits, taught.logits, atol=0.1)
+    np.testing.assert_allclose(said.logits, _from_states(params, said), atol=1e-4)
+
+
+def _from_states(params, seen):
+    """The states are the last before the output matrix."""
+    return np.asarray(seen.decoder) @ np.asarray(params['decoder']['logits_dense']['kernel'])
+
+
+def test_a_student_like_its_teachers_has_nothing_to_distil():
+    student, teacher, params, rows = networks()
+    same = np.tile(TEACHERS['one'], (2, 1))
+    flat = {
+        **flatten(params),
+        SHARED: TEACHERS['one'],
+        COLUMN: np.ones((2, 3)),
+        ROW: np.ones((2, 16)),
+        'token_embedder/t/embedding': same,
+    }
+    answer, _ = distill.both(teacher)(student, unflatten(flat), rows)
+    total, _ = distill.distillation(1.0)(answer, rows)
+    nats, _ = objectives.cross_entropy(answer[0].logits, rows)
+    np.testing.assert_allclose(total, nats, rtol=1e-4)
+
+
+@pytest.fixture(scope='module')
+def distilled(tmp_path_factory):
+    """A student that learns from its teachers alone: the weight drowns the labels."""
+    tuning = methods.mpt(LENGTH, tasks=2)
+    folder = tmp_path_factory.mktemp('distilled')
+    backbone = make_backbone('1.1')
+    return distill.distill(backbone, tuning, TRAIN, TEACHERS, RECIPE, folder, weight=100.0)
+
+
+def test_the_student_learns(distilled):
+    losses = [row['loss/student'] for row in distilled.curves if 'loss/student' in row]
+    assert np.mean(losses[-3:]) < 0.6 * losses[0]
+    shapes = {path: leaf.shape for path, leaf in distilled.trained.items()}
+    assert shapes == {SHARED: (LENGTH, 16), COLUMN: (2, LENGTH), ROW: (2, 16)}
+
+
+def test_target_prompts_start_from_it(distilled, tmp_path):
+    """The way to the next stage: saved, read back, averaged over the source tasks."""
+    path = tmp_path / 'source.safetensors'
+    saved.save(path, distilled.trained, {})
+    tuning = methods.mpt(LENGTH, start=str(path))
+    module = Tuned(make_backbone('1.1').module, tuning)
+    trained, _ = split(attach(module, make_backbone('1.1').params, KEY), tuning)
+    flat = flatten(trained)
+    np.testing.assert_array_equal(flat[SHARED], distilled.trained[SHARED])
+    np.testing.assert_allclose(flat[ROW], distilled.trained[ROW].mean(axis=0)[None], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ('teachers', 'data', 'message'),
+    [
+        ({'one': TEACHERS['one']}, TRAIN, '1 teachers, but the tuning has prompts of 2 tasks'),
+        (
+            {**TEACHERS, 'two': np.zeros((4, 16))},
+            TRAIN,
+            "teacher 'two' has 4 tokens, the student 3",
+        ),
+        (TEACHERS, TRAIN.subset(range(20)), r'of the tasks \[0\], but there are 2 teachers'),
+    ],
+    ids=['number', 'length', 'examples'],
+)
+def test_teachers_that_do_not_fit(teachers, data, message, tmp_path):
+    tuning = methods.mpt(LENGTH, tasks=2)
+    with pytest.raises(UserError, match=message):
+        distill.distill(make_backbone('1.1'), tuning, data, teachers, RECIPE, tmp_path)
