@@ -21,7 +21,7 @@ from pt2tt_jax.features import Encoded
 from pt2tt_jax.t5 import decoding, scoring
 from pt2tt_jax.t5.config import T5Config
 from pt2tt_jax.t5.network import Transformer
-from pt2tt_jax.tuning import Params, Tuned, Tuning, flatten, merge, soft_tokens, unflatten
+from pt2tt_jax.tuning import Params, Tuned, Tuning, flatten, merge, shapes, soft_tokens, unflatten
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +74,7 @@ def restored(
         return prompted(backbone, rows, around)
     tuning = _tuning(backbone, made, (about or {}).get('labels', ())) if made else Tuning()
     module = Tuned(backbone.module, tuning) if made else backbone.module
-    wanted = {path for path in flatten(_shapes(module)) if tuning.owns(path)}
+    wanted = {path for path in flatten(shapes(module)) if tuning.owns(path)}
     own = set(flatten(backbone.params))
     if not wanted <= set(tensors) or not set(tensors) <= wanted | own:
         odd = sorted((set(tensors) - own) ^ wanted)
@@ -99,12 +99,6 @@ def _tuning(backbone: Backbone, made: Mapping[str, Any], labels: Sequence[str]) 
         'sources': {name: np.zeros(shape, np.float32) for name, shape in made['sources'].items()},
     }
     return methods.build(made['method'], known, made['options'])
-
-
-def _shapes(module: nn.Module) -> Params:
-    token = jax.ShapeDtypeStruct((1, 1), jnp.int32)
-    init = functools.partial(module.init, enable_dropout=False)
-    return jax.eval_shape(init, jax.random.key(0), token, token, token)['params']
 
 
 Answer = Callable[[np.ndarray, jax.Array], Any]

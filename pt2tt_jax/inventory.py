@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import inspect
 import io
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from pt2tt_jax import methods
@@ -20,7 +17,7 @@ from pt2tt_jax.methods import initialisers
 from pt2tt_jax.t5 import config as sizes
 from pt2tt_jax.t5.config import T5Config
 from pt2tt_jax.t5.network import Transformer
-from pt2tt_jax.tuning import Tuned, Tuning, flatten
+from pt2tt_jax.tuning import Tuned, Tuning, flatten, shapes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,18 +90,12 @@ def _entry(name: str, config: T5Config, length: int, sources: int, tasks: int, o
 def parameters(tuning: Tuning, config: T5Config) -> int:
     """How many numbers `tuning` trains on a backbone of these sizes."""
     module = Tuned(Transformer(config), tuning)
-    flat = flatten(_shapes(module))
+    flat = flatten(shapes(module))
     return sum(math.prod(leaf.shape) for path, leaf in flat.items() if tuning.trains(path))
 
 
 def _size(config: T5Config) -> int:
-    return sum(math.prod(leaf.shape) for leaf in flatten(_shapes(Transformer(config))).values())
-
-
-def _shapes(module) -> dict[str, Any]:
-    token = jax.ShapeDtypeStruct((1, 1), jnp.int32)
-    init = functools.partial(module.init, enable_dropout=False)
-    return jax.eval_shape(init, jax.random.key(0), token, token, token)['params']
+    return sum(math.prod(leaf.shape) for leaf in flatten(shapes(Transformer(config))).values())
 
 
 def table(size: str, names: Sequence[str] = (), **choices: Any) -> str:

@@ -297,6 +297,14 @@ def attach(module: Tuned, backbone_params: Params, key: jax.Array) -> Params:
     return tree
 
 
+def shapes(module: nn.Module) -> Params:
+    """The tree of `module`, tuned or not, as shapes alone: nothing is computed."""
+    token = jax.ShapeDtypeStruct((1, 1), jnp.int32)
+    init = functools.partial(module.init, enable_dropout=False)
+    made: Any = jax.eval_shape(init, jax.random.key(0), token, token, token)
+    return made['params']
+
+
 @functools.partial(jax.jit, static_argnames='module')
 def _new_leaves(module: Tuned, params: Params, key: jax.Array) -> Params:
     tokens = jnp.ones((1, 1), jnp.int32)
