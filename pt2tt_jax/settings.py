@@ -230,6 +230,8 @@ class Tune(Recipe):
     def __post_init__(self):
         super().__post_init__()
         checks.one_of('mixing', self.mixing, ('equal', 'proportional'))
+        if self.learning_rates and not self.learning_rate:
+            raise UserError('Tune.learning_rates are factors of Tune.learning_rate, which is 0.')
         if min(self.seeds, default=0) < 0 or len(set(self.seeds)) < len(self.seeds):
             raise UserError(f'Tune.seeds must be different and not negative: {self.seeds!r}.')
 

@@ -218,7 +218,7 @@ class _Job:
         def model(one: Params) -> evaluate.Model:
             return evaluate.Model(module, merge(one, frozen), around)
 
-        several = len(settings.learning_rates) > 1
+        several = bool(settings.learning_rates)
         problem = train.Problem(
             module=module,
             frozen=frozen,
@@ -230,7 +230,7 @@ class _Job:
             ],
             names=tuple(f'seed{seed}' + f'_lr{rate:g}' * several for seed, rate in members),
             seed=members[0][0],
-            rates=tuple(rate / settings.learning_rate for _, rate in members),
+            rates=tuple(rate / settings.learning_rate for _, rate in members) if several else (),
         )
         label = f'{self.method}, {len(members)} models' if several else f'{self.method}, seeds'
         fitted = train.fit(problem, settings, directory, mesh=self.mesh, label=label)

@@ -36,7 +36,7 @@ TOY = {
 
 def script(name: str, run: str, *files: str, version: str = '1_1', **macros: Any):
     """A finished `python -m t5x.NAME` with gin files of ours behind T5X's own of a size."""
-    gin_files = [f't5x/examples/t5/t5_{version}/small.gin', 't5x/sizes/toy.gin', *files, run]
+    gin_files = [f't5x/examples/t5/t5_{version}/small.gin', 't5x/sizes/toy.gin', run, *files]
     return subprocess.run(
         [
             *(sys.executable, '-m', f't5x.{name}', f'--gin_search_paths={GIN}'),
@@ -136,10 +136,8 @@ def test_adafactor_of_t5x_and_another_method(start, tmp_path):
     """Files compose: size, optimizer, run; a method's own options and learning rate hold."""
     options = {'METHOD': 'lora', 'lora.rank': 3, 'TASK_FEATURE_LENGTHS': LENGTHS}
     where = {'INITIAL_CHECKPOINT_PATH': start['1_1'], 'MODEL_DIR': str(tmp_path / 'out')}
-    files = ('t5x/runs/tune.gin',)
-    log = done(
-        'train', 't5x/optimizers/adafactor.gin', *files, **DATA, **TRAINING, **options, **where
-    )
+    files = ('t5x/runs/tune.gin', 't5x/optimizers/adafactor.gin')
+    log = done('train', *files, **DATA, **TRAINING, **options, **where)
     final = kept(tmp_path / 'out' / 'checkpoint_4', start['1_1'])
     downs = [path for path in final.leaves if path.endswith('/lora/down')]
     assert {final.shape_of(path).shape for path in downs} == {(16, 3)}

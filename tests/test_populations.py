@@ -1,0 +1,122 @@
+"""Learning rates, patience and memory: what a population may do without compiling again."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from pt2tt_jax import features, methods, settings, train, tune
+from pt2tt_jax.errors import UserError
+from pt2tt_jax.saved import PROMPT
+from pt2tt_jax.settings import Tune
+
+SETTINGS = Tune(length=3, steps=6, batch_size=4, eval_every=2, seeds=(0, 1), learning_rate=0.1)
+
+
+@pytest.fixture(scope='module')
+def split() -> features.Encoded:
+    rng = np.random.default_rng(0)
+    texts = [np.append(rng.integers(3, 90, 4), 1).astype(np.int32) for _ in range(16)]
+    targets = [np.array([96 + i % 2, 1], np.int32) for i in range(16)]
+    return features.Encoded(texts, targets, np.arange(16) % 2, 4)
+
+
+def run(backbone, split, folder, **changes):
+    recipe = dataclasses.replace(SETTINGS, **changes)
+    exams = [tune.Exam(split, None)]
+    return tune.tune(backbone, methods.prompt(3), split, exams, recipe, folder, method='prompt')
+
+
+def prompts(learned) -> list[np.ndarray]:
+    return [one.trained[PROMPT] for one in learned]
+
+
+def test_the_rate_with_the_best_validation_is_kept(toy_backbone, split, tmp_path):
+    """Both rates train at once, and each as it would alone."""
+    rates = (1e-6, 0.1)
+    learned, curves = run(toy_backbone, split, tmp_path / 'both', learning_rates=rates)
+    alone = {
+        rate: run(toy_backbone, split, tmp_path / str(rate), learning_rate=rate) for rate in rates
+    }
+    final = {
+        rate: np.mean([curves[-1][f'score/seed{seed}_lr{rate:g}'] for seed in (0, 1)])
+        for rate in rates
+    }
+    assert final[0.1] != final[1e-6]
+    best = max(rates, key=lambda rate: np.mean(_best(curves, rate)))
+    for found, expected in zip(prompts(learned), prompts(alone[best][0]), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def _best(curves, rate) -> list[float]:
+    return [max(row[f'score/seed{seed}_lr{rate:g}'] for row in curves) for seed in (0, 1)]
+
+
+def test_members_that_get_no_better_stop_and_the_loop_ends(toy_backbone, split, tmp_path):
+    """At a rate of nothing nothing gets better after the start."""
+    _, curves = run(toy_backbone, split, tmp_path, learning_rate=0.0, steps=40, patience=4)
+    assert [row['step'] for row in curves] == [0, 2, 4]
+
+
+def test_a_stopped_member_stays_where_it_was():
+    state = train.State(
+        step=np.int32(10),
+        trained={},
+        optimizer={},
+        rng=np.zeros(2),
+        pace=np.array([1.0, 0.5, 1.0]),
+        best={},
+        best_score=np.zeros(3),
+        best_step=np.array([10, 4, 7]),
+    )
+    stopped = train.stop_patiently(state, 4)
+    assert stopped.pace.tolist() == [1.0, 0.0, 1.0]
+    assert train.stop_patiently(state, 0).pace.tolist() == [1.0, 0.5, 1.0]
+
+
+def test_at_most_so_many_at_once(toy_backbone, split, tmp_path):
+    together, curves = run(toy_backbone, split, tmp_path / 'together')
+    apart, joined = run(toy_backbone, split, tmp_path / 'apart', population=1)
+    for found, expected in zip(prompts(apart), prompts(together), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert [row.keys() for row in joined] == [row.keys() for row in curves]
+    assert (tmp_path / 'apart' / 'part1' / 'checkpoints').is_dir()
+
+
+def test_fewer_at_once_where_memory_ends(toy_backbone, split, tmp_path, monkeypatch, caplog):
+    real, sizes = train.fit, []
+
+    def fit(problem, *args, **kwargs):
+        sizes.append(len(problem.names))
+        if len(problem.names) > 1:
+            raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory')
+        return real(problem, *args, **kwargs)
+
+    monkeypatch.setattr(train, 'fit', fit)
+    learned, _ = run(toy_backbone, split, tmp_path, seeds=(0, 1, 2), steps=2)
+    assert sizes == [3, 2, 1, 1, 1]
+    assert [one.seed for one in learned] == [0, 1, 2]
+    assert '3 models do not fit into memory; training 2' in caplog.text
+
+
+def test_errors_of_batches_reach_the_user(toy_backbone, split, tmp_path, monkeypatch):
+    """They are made in a thread of their own."""
+
+    def fail(self, step):
+        if step == 3:
+            raise UserError('no more')
+        return real(self, step)
+
+    real = tune.packing.Packer.__call__
+    monkeypatch.setattr(tune.packing.Packer, '__call__', fail)
+    with pytest.raises(UserError, match='no more'):
+        run(toy_backbone, split, tmp_path)
+
+
+def test_rates_are_numbers():
+    assert settings.load((), ['Tune.learning_rates = (0.1, 1)']).tune.learning_rates == (0.1, 1)
+    with pytest.raises(UserError, match='learning_rates must be like'):
+        settings.load((), ["Tune.learning_rates = ('fast',)"])
