@@ -1,0 +1,130 @@
+"""What a step of prompt tuning costs under T5X: gradients by all parameters against ours.
+
+    python benchmarks/t5x_gradients.py --size t5_1_1_small --batch 8 --time
+
+Each row is one train step of T5X (`trainer.train_with_lr`), compiled and counted by XLA; memory is
+what the compiled program holds at once: arguments, results and temporaries, shared ones once.
+
+    all gradients      google-research/prompt-tuning's way: T5X differentiates every parameter, a
+                       MultiOptimizer of T5X's Adafactor moves the prompt alone
+    T5X's network      `t5x.module(backbone='t5x')` and `t5x.optimizer`
+    our network        the default
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from t5x import adafactor, models, trainer, utils
+
+from pt2tt_jax import methods, t5x
+from pt2tt_jax.settings import Tune
+from pt2tt_jax.t5.config import size
+from pt2tt_jax.tuning import Tuned
+
+
+def variants(config, tuning) -> Iterator[tuple[str, models.EncoderDecoderModel]]:
+    """Name and model of each row."""
+    recipe = Tune(optimizer='adafactor')
+    theirs = t5x.module(config, tuning, 't5x')
+    lester = adafactor.Adafactor(
+        multiply_by_parameter_scale=False, logical_factor_rules=t5x.factor_rules()
+    )
+    everything = EveryGradient(theirs.backbone, tuning)
+    yield 'all gradients', model(everything, t5x.only_trained(lester, tuning))
+    yield "T5X's network", model(theirs, t5x.optimizer(recipe, tuning))
+    yield 'our network', model(t5x.module(config, tuning), t5x.optimizer(recipe, tuning))
+
+
+class EveryGradient(t5x.Module):
+    """The tuned network without what keeps the gradients of frozen parameters away."""
+
+    apply = Tuned.apply
+
+
+def model(module, optimizer) -> models.EncoderDecoderModel:
+    nothing: Any = None  # no text is read
+    return models.EncoderDecoderModel(module, nothing, nothing, optimizer)
+
+
+def features(args: argparse.Namespace, vocab_size: int) -> dict[str, np.ndarray]:
+    """A batch with a prompt before every input."""
+    rng = np.random.default_rng(0)
+    soft = np.arange(vocab_size, vocab_size + args.prompt)[None].repeat(args.batch, axis=0)
+    inputs = np.concatenate([soft, rng.integers(3, 30000, (args.batch, args.inputs))], axis=1)
+    targets = rng.integers(3, 30000, (args.batch, args.targets)).astype(np.int32)
+    return {
+        'encoder_input_tokens': inputs.astype(np.int32),
+        'decoder_input_tokens': np.pad(targets, ((0, 0), (1, 0)))[:, :-1],
+        'decoder_target_tokens': targets,
+        'decoder_loss_weights': np.ones(targets.shape, np.float32),
+    }
+
+
+def measured(model, batch: dict[str, np.ndarray], timed: bool) -> dict[str, float]:
+    """FLOPs, bytes and, if `timed`, seconds of a step."""
+    shapes = {name: value.shape for name, value in batch.items()}
+    types = {name: value.dtype for name, value in batch.items()}
+    start = utils.TrainStateInitializer(
+        model.optimizer_def, model.get_initial_variables, shapes, t5x.partitioner(), types
+    )
+
+    def step(state, batch):
+        key = jax.random.PRNGKey(0)
+        rate = jnp.float32(0.3)
+        return trainer.train_with_lr(state, batch, rate, key, model, num_microbatches=None)[0]
+
+    compiled = (
+        jax.jit(step, donate_argnums=0).lower(start.global_train_state_shape, batch).compile()
+    )
+    memory: Any = compiled.memory_analysis()
+    held = memory.argument_size_in_bytes + memory.output_size_in_bytes
+    found = {
+        'flops': compiled.cost_analysis()['flops'],
+        'bytes': held - memory.alias_size_in_bytes + memory.temp_size_in_bytes,
+    }
+    if timed:
+        state = start.from_scratch(jax.random.PRNGKey(0))
+        found['seconds'] = fastest(compiled, state, batch)
+    return found
+
+
+def fastest(step: Callable[..., Any], state, batch, times: int = 4) -> float:
+    best = float('inf')
+    for _ in range(times):
+        started = time.monotonic()
+        state = jax.block_until_ready(step(state, batch))
+        best = min(best, time.monotonic() - started)
+    return best
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or '').splitlines()[0])
+    parser.add_argument('--size', default='t5_1_1_small')
+    parser.add_argument('--batch', type=int, default=8)
+    parser.add_argument('--prompt', type=int, default=100)
+    parser.add_argument('--inputs', type=int, default=128, help='tokens behind the prompt')
+    parser.add_argument('--targets', type=int, default=8)
+    parser.add_argument('--dtype', default='float32')
+    parser.add_argument('--time', action='store_true', help='run a few steps, too')
+    args = parser.parse_args()
+    config = size(args.size).replace(dtype=args.dtype)
+    batch = features(args, config.vocab_size)
+    print('| | TFLOP a step | GB | seconds |\n|---|---|---|---|')
+    for name, one in variants(config, methods.prompt(args.prompt)):
+        found = measured(one, batch, args.time)
+        seconds = f'{found["seconds"]:.2f}' if args.time else ''
+        print(
+            f'| {name} | {found["flops"] / 1e12:.3f} | {found["bytes"] / 1e9:.2f} | {seconds} |',
+            flush=True,
+        )
+
+
+if __name__ == '__main__':
+    main()
