@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import seqio
+from jax.core import Tracer
 
 from pt2tt_jax import backbone as backbones
 from pt2tt_jax import data, methods, train, tune
@@ -65,15 +66,17 @@ def vocabulary(source: str | seqio.Vocabulary) -> seqio.Vocabulary:
     return T5Vocabulary(backbones.vocabulary_of(source))
 
 
-def _own(vocabulary: seqio.Vocabulary) -> Vocabulary:
+def _own(given: Any) -> Vocabulary:
     """The same vocabulary as methods and initialisers know it."""
-    if isinstance(vocabulary, T5Vocabulary):
-        return vocabulary.vocabulary
+    if isinstance(given, T5Vocabulary):
+        return given.vocabulary
+    if not isinstance(given, seqio.SentencePieceVocabulary):
+        raise UserError(f'{given} is not the vocabulary of a T5: it has no sentencepiece model.')
     return Vocabulary(
-        pieces=tuple(vocabulary.decode([i]) for i in range(vocabulary.vocab_size)),
-        fingerprint=str(vocabulary),
-        encode_batch=lambda texts: [vocabulary.encode(text) for text in texts],
-        decode_known=vocabulary.decode,
+        pieces=tuple(given.tokenizer.id_to_piece(i) for i in range(given.vocab_size)),
+        fingerprint=str(given),
+        encode_batch=lambda texts: [list(given.encode(text)) for text in texts],
+        decode_known=given.decode,
     )
 
 
@@ -226,7 +229,7 @@ class Rows:
         self.rows, self.shape = rows, rows.shape
 
     def __getitem__(self, ids) -> jax.Array:
-        if not isinstance(ids, jax.core.Tracer):
+        if not isinstance(ids, Tracer):
             return jnp.asarray(self.rows[np.asarray(ids)])
         # Drawn while compiling, and from the most common tokens: those of mT5 after them are left.
         return jnp.take(jnp.asarray(self.rows[:COMMON]), ids, axis=0, mode='fill')

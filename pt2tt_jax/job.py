@@ -59,6 +59,15 @@ class Job:
     def plain(self) -> evaluate.Model:
         return evaluate.Model(self.backbone.module, self.backbone.params)
 
+    def zero_shot(self) -> dict[str, Any]:
+        """The frozen model on the bare input and under every template of stage 1, if any."""
+        test = self.prepared.test
+        return {
+            'stripped': self.scores(self.plain, test.student),
+            'templates': {n: self.scores(self.plain, text) for n, text in test.teachers.items()},
+            'patterns': self.prepared.patterns,
+        }
+
     def scores(self, model: evaluate.Model, split: Encoded) -> dict[str, Any]:
         """Accuracy by label scoring and by decoding, beside what a constant answer reaches."""
         labels, vocabulary = self.prepared.label_ids, self.backbone.vocabulary

@@ -37,6 +37,8 @@ def run(settings: Settings, folder: Path) -> dict[str, Any]:
     """
     jobs = _jobs(settings, folder)
     tunings = {m: _tuning(m, jobs) for m in settings.tune.methods}  # all checks before training
+    for job in jobs:
+        job.results.section('zero_shot', job.zero_shot)
     for method, chosen in tunings.items():
         if all(method in job.results.values.get('tuned', {}) for job in jobs):
             continue

@@ -98,6 +98,15 @@ def divergence(teacher: TeacherLogits, logits: Float[Array, '... vocab']) -> Flo
     return kept + jnp.exp(teacher.log_rest) * (teacher.log_rest - _log_rest(logits, teacher.ids))
 
 
+def exact_divergence(
+    teacher: Float[Array, '... vocab'], student: Float[Array, '... vocab']
+) -> Float[Array, ...]:
+    """KL(teacher || student) in nats, of logits, over the whole vocabulary."""
+    teacher = jax.nn.log_softmax(teacher.astype(jnp.float32))
+    student = jax.nn.log_softmax(student.astype(jnp.float32))
+    return jnp.sum(jnp.exp(teacher) * (teacher - student), axis=-1)
+
+
 def template_kl(
     logits: Float[Array, 'batch length vocab'], batch: Batch
 ) -> tuple[Float[Array, ''], Float[Array, '']]:

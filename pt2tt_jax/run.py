@@ -32,16 +32,6 @@ def prepare(settings: Settings, folder: Path) -> dict[str, int]:
     return made['splits']
 
 
-def zero_shot(job: Job) -> dict[str, Any]:
-    """The frozen model on the stripped input and under every template."""
-    test = job.prepared.test
-    return {
-        'stripped': job.scores(job.plain, test.student),
-        'templates': {name: job.scores(job.plain, text) for name, text in test.teachers.items()},
-        'patterns': job.prepared.patterns,
-    }
-
-
 def stage1(job: Job) -> transfer.Transferred:
     """Learns, or reads back, the prompts of all templates."""
     settings = job.settings.transfer
@@ -116,7 +106,7 @@ def run(settings: Settings, folder: Path) -> dict[str, Any]:
     """
     job = start(settings, folder)
     results = job.results
-    results.section('zero_shot', lambda: zero_shot(job))
+    results.section('zero_shot', job.zero_shot)
     first = results.section('transfer', lambda: score_stage1(job, stage1(job)))
     logger.info('kept template: %s', first['chosen'])
     if not job.sources:
@@ -146,7 +136,7 @@ def source_rows(job: Job, template: str) -> np.ndarray:
 def transfer_only(settings: Settings, folder: Path) -> dict[str, Any]:
     """Stage 1 with its evaluation; see `run`."""
     job = start(settings, folder)
-    job.results.section('zero_shot', lambda: zero_shot(job))
+    job.results.section('zero_shot', job.zero_shot)
     job.results.section('transfer', lambda: score_stage1(job, stage1(job)))
     _write_report(folder)
     return job.results.values
@@ -161,6 +151,7 @@ def tune_only(settings: Settings, folder: Path) -> dict[str, Any]:
         return multitask.run(settings, folder)
     job = start(settings, folder, stage1_too=False)
     source = prompt_rows(job.backbone, settings.tune.source) if settings.tune.source else None
+    job.results.section('zero_shot', job.zero_shot)
     for method in settings.tune.methods:
         job.results.section(f'tuned/{method}', lambda m=method: stage2(job, m, source))
     _write_report(folder)
@@ -178,9 +169,7 @@ def evaluate_prompts(settings: Settings, folder: Path, prompts: list[Path]) -> d
     """Measures saved prompts on the test set of a task; see `run`."""
     job = start(settings, folder, stage1_too=False)
     loaded = [(path, *_restored(job, path)) for path in prompts]
-    job.results.section(
-        'zero_shot', lambda: {'stripped': job.scores(job.plain, job.prepared.test.student)}
-    )
+    job.results.section('zero_shot', job.zero_shot)
     for path, model, about in loaded:
         job.results.section(
             f'tuned/{path.parent.name}/{path.stem}',

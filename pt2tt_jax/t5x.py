@@ -5,6 +5,9 @@ network, `optimizer` moves its trained half alone, `pretrained` restores the res
 baselines run under T5X's own `EncoderDecoderModel`; stage 1 has a model, `TemplateTransfer`.
 """
 
+# Pyright takes `t5x` for this very file.
+# pyright: reportAttributeAccessIssue=false, reportCallIssue=false
+
 from __future__ import annotations
 
 import collections
@@ -18,22 +21,21 @@ import jax
 import jax.numpy as jnp
 import optax
 from clu import metrics as clu_metrics
-from flax import linen as nn
 from flax import serialization, traverse_util
-from flax.linen.partitioning import AxisMetadata
 
 from pt2tt_jax import objectives, train
 from pt2tt_jax.convert import t5x_read
 from pt2tt_jax.errors import UserError, nearest
+from pt2tt_jax.held import Held
 from pt2tt_jax.settings import Recipe
 from pt2tt_jax.t5 import huggingface
 from pt2tt_jax.t5.config import T5Config
 from pt2tt_jax.t5.network import Transformer
-from pt2tt_jax.tuning import Tuned, Tuning, flatten, merge, split, unflatten
+from pt2tt_jax.tuning import Tuning, flatten, merge, split, unflatten
 
 INSTALL = (
-    "Install the T5X of this package's extra, pip install 'pt2tt-jax[t5x]'; the package t5x on "
-    'PyPI is an empty placeholder.'
+    'README, "Under T5X", has the command that installs the one we use; the package t5x on PyPI is '
+    'an empty placeholder.'
 )
 try:
     from t5x import adafactor, losses, models, optimizers, partitioning, state_utils, utils
@@ -44,68 +46,13 @@ except (ImportError, AttributeError) as error:
 # The network
 
 
-class Module(Tuned):
-    """`Tuned` for a trainer that differentiates every parameter.
-
-    Attributes:
-      seed: of initial parameters, as `pt2tt` draws them; None: T5X's own random numbers.
-    """
-
-    seed: int | None = None
-
-    @nn.nowrap
-    def init(self, rngs, *tokens, **kwargs):
-        key = rngs if self.seed is None else jax.random.key(self.seed)
-        ids = [jnp.asarray(one, jnp.int32) for one in tokens]  # t5x.eval says that they are floats
-        made = super().init(key, *ids, **kwargs)
-        params, axes = made['params'], made.get('params_axes', {})
-        return {'params': params, 'params_axes': _every_axis(params, axes)}
-
-    @nn.nowrap
-    def apply(self, variables, *args, mutable=False, **kwargs):
-        """As `Tuned.apply`; the gradient by a frozen parameter is zero and costs nothing.
-
-        What inserts add to the loss (`objectives.penalised`) enters here, by its gradient: the
-        model of T5X knows of no loss but its own.
-        """
-
-        def hold(path, leaf):
-            name = jax.tree_util.keystr(path, simple=True, separator='/')
-            return leaf if self.tuning.trains(name) else jax.lax.stop_gradient(leaf)
-
-        params = jax.tree_util.tree_map_with_path(hold, variables['params'])
-        call = functools.partial(super().apply, {**variables, 'params': params}, *args, **kwargs)
-        if mutable is not False:
-            return call(mutable=mutable)
-        answer, sown = call(mutable=['losses'])
-        penalties = jax.tree.leaves(sown)
-        return _penalised(answer, sum(map(jnp.sum, penalties))) if penalties else answer
-
-
-@jax.custom_vjp
-def _penalised(answer, penalty):
-    """`answer`; whatever loss is made of it, its gradient is that of the loss plus `penalty`."""
-    del penalty
-    return answer
-
-
-_penalised.defvjp(lambda answer, penalty: (answer, None), lambda _, slope: (slope, jnp.ones(())))
-
-
-def _every_axis(params, axes):
-    """Axis names of every parameter, which T5X insists on; None for one that has no names."""
-    plain = {
-        f'{path}_axes': AxisMetadata((None,) * leaf.ndim) for path, leaf in flatten(params).items()
-    }
-    return unflatten(plain | flatten(axes))
-
-
 def config(shape: network.T5Config) -> T5Config:
     """Our configuration of the T5 that a size file of T5X describes."""
     names = {field.name for field in dataclasses.fields(T5Config)}
-    given = {k: v for k, v in dataclasses.asdict(shape).items() if k in names}
-    given['dtype'] = jnp.dtype(shape.dtype).name
-    return T5Config(**given | {'mlp_activations': tuple(shape.mlp_activations)})
+    given: dict[str, Any] = {k: v for k, v in dataclasses.asdict(shape).items() if k in names}
+    given |= {'dtype': jnp.dtype(shape.dtype).name}
+    given |= {'mlp_activations': tuple(shape.mlp_activations)}
+    return T5Config(**given)
 
 
 def module(
@@ -114,7 +61,7 @@ def module(
     backbone: str = 'pt2tt',
     seed: int | None = None,
     remat: bool = False,
-) -> Module:
+) -> Held:
     """The tuned network.
 
     Args:
@@ -128,12 +75,12 @@ def module(
       UserError: for another backbone.
     """
     if backbone == 'pt2tt':
-        return Module(Transformer(config.replace(remat=remat)), tuning, seed=seed)
+        return Held(Transformer(config.replace(remat=remat)), tuning, seed=seed)
     if backbone != 't5x':
         raise UserError(f'There is no network {backbone!r}. {nearest(backbone, ("pt2tt", "t5x"))}')
     known = {field.name for field in dataclasses.fields(network.T5Config)}
     fields = {k: v for k, v in dataclasses.asdict(config).items() if k in known}
-    return Module(network.Transformer(network.T5Config(**fields)), tuning, seed=seed)
+    return Held(network.Transformer(network.T5Config(**fields)), tuning, seed=seed)
 
 
 # Stage 1
@@ -169,7 +116,7 @@ class TemplateTransfer(models.EncoderDecoderModel):
             objectives.forward(self.module.backbone, params, _templated(batch))
         )
         student: Any = self._compute_logits(params, batch, dropout_rng)
-        nats = _divergence(teacher, student) * weights
+        nats = objectives.exact_divergence(teacher, student) * weights
         loss = jnp.sum(nats / (1.0 if factor is None else factor))
         return loss, self._compute_metrics(
             student, batch['decoder_target_tokens'], weights, loss, segment_ids=_segments(batch)
@@ -187,12 +134,6 @@ def _templated(batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     """The teacher's side of a batch."""
     start = 'teacher_'
     return {**batch, **{k.removeprefix(start): v for k, v in batch.items() if k.startswith(start)}}
-
-
-def _divergence(teacher, student):
-    """KL(teacher || student) in nats, of logits [batch, length, vocab]."""
-    teacher, student = (jax.nn.log_softmax(x.astype(jnp.float32)) for x in (teacher, student))
-    return jnp.sum(jnp.exp(teacher) * (teacher - student), axis=-1)
 
 
 def _segments(batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:

@@ -32,6 +32,10 @@ SOURCES = {name: RNG.normal(size=(4, 16)).astype(np.float32) for name in ('one',
 OPTIONS: dict[str, dict] = {'dept': {'rank': 4}, 'adapter': {'reduction': 4, 'norms': False}}
 
 EVERY = [*methods.METHODS, 'prefix+adapter', 'prompt+lora']
+# Compiling for all of them takes minutes: where a question needs a compilation of its own, the fast
+# tests ask one method of each kind, and the slow ones the others.
+KINDS = ('attempt', 'lora', 'prefix', 'prompt')
+BY_KIND = [n if n in KINDS else pytest.param(n, marks=pytest.mark.slow) for n in EVERY]
 WITH_TASKS = [n for n, m in methods.METHODS.items() if 'tasks' in inspect.signature(m).parameters]
 # What these start from is the function of the backbone, to the last bit but rounding.
 UNCHANGED = {'bitfit', 'full', 'head', 'ia3', 'lora', 'norms'}
@@ -136,7 +140,7 @@ def packed(batch: dict, rows=(0, 1)) -> dict:
     }
 
 
-@pytest.mark.parametrize('version', ['1.0', '1.1'])
+@pytest.mark.parametrize('version', [pytest.param('1.0', marks=pytest.mark.slow), '1.1'])
 @pytest.mark.parametrize('name', EVERY)
 def test_padding_packing_and_remat_are_invisible(name, version):
     one = case(name, version)
@@ -164,7 +168,7 @@ def test_padding_packing_and_remat_are_invisible(name, version):
 
 
 @pytest.mark.parametrize('version', [pytest.param('1.0', marks=pytest.mark.slow), '1.1'])
-@pytest.mark.parametrize('name', EVERY)
+@pytest.mark.parametrize('name', BY_KIND)
 def test_cached_decoding_is_teacher_forcing(name, version):
     one = case(name, version)
     batch = one.batch()
@@ -204,7 +208,7 @@ def steps(one: Case, trees: list[dict], count: int = 2) -> list[dict]:
 
 
 @pytest.mark.parametrize('version', [pytest.param('1.0', marks=pytest.mark.slow), '1.1'])
-@pytest.mark.parametrize('name', EVERY)
+@pytest.mark.parametrize('name', BY_KIND)
 def test_training_moves_a_population_as_its_members(name, version, plain_descent):
     """Two members together end where each ends alone, and both have moved."""
     one = case(name, version)
@@ -220,7 +224,7 @@ def test_training_moves_a_population_as_its_members(name, version, plain_descent
 
 
 @pytest.mark.parametrize('version', [pytest.param('1.0', marks=pytest.mark.slow), '1.1'])
-@pytest.mark.parametrize('name', EVERY)
+@pytest.mark.parametrize('name', BY_KIND)
 def test_saved_and_loaded_it_predicts_the_same(name, version, tmp_path):
     one = case(name, version)
     model = evaluate.Model(one.module, one.params, one.around)

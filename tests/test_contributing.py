@@ -38,7 +38,14 @@ def test_worked_example(tmp_path):
         existing = path.read_text() if path.name == '__init__.py' else ''
         after = 'from pt2tt_jax.methods.full import head as head\n'
         path.write_text(existing.replace(after, after + code) if existing else code)
-    tests = ['tests/test_method_head_gain.py', 'tests/test_contract.py', '-k', 'head_gain or gain']
+    tests = [
+        'tests/test_method_head_gain.py',
+        'tests/test_contract.py',
+        '-k',
+        'head_gain or gain',
+        '-m',
+        '',
+    ]
     done = subprocess.run(
         [sys.executable, '-m', 'pytest', '-q', *tests],
         cwd=tmp_path,

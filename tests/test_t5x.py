@@ -24,6 +24,7 @@ from pt2tt_jax.errors import UserError
 from pt2tt_jax.features import Encoded
 from pt2tt_jax.methods.initialisers import Initialiser, class_labels, sampled_vocabulary, text
 from pt2tt_jax.settings import Transfer, Tune
+from pt2tt_jax.t5 import vocabulary as vocabularies
 from pt2tt_jax.tasks import Example
 from pt2tt_jax.tuning import Insert, Tuned, Tuning, attach, flatten, merge, split, unflatten
 
@@ -529,6 +530,34 @@ def test_decoding_is_that_of_teacher_forcing(name, which, make_backbone, toy_bat
         ..., 0
     ]
     np.testing.assert_allclose(scores, (likely * written).sum(axis=-1), rtol=1e-4)
+
+
+def test_vocabulary_of_sentencepiece(tmp_path):
+    """SeqIO's own, as methods and initialisers know it."""
+    sentencepiece: Any = pytest.importorskip('sentencepiece')
+    seqio: Any = pytest.importorskip('seqio')
+    prefix = tmp_path / 'spiece'
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(['good bad is it'] * 50),
+        model_prefix=str(prefix),
+        vocab_size=24,
+        hard_vocab_limit=False,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+    )
+    theirs = seqio.SentencePieceVocabulary(f'{prefix}.model', extra_ids=3)
+    tuning = bindings.tuning('prompt', Tune(length=2, init='text:is good'), toys.TINY, theirs)
+    wanted = vocabularies.load(f'{prefix}.model')
+    own = bindings._own(theirs)
+    assert own.size == wanted.size
+    assert own.pieces[3:8] == wanted.pieces[3:8]
+    np.testing.assert_array_equal(own.encode(['is good'])[0], wanted.encode(['is good'])[0])
+    assert own.decode(own.encode(['is good'])[0]) == 'is good'
+    assert tuning.before == (-1, -2)
+    with pytest.raises(UserError, match='not the vocabulary of a T5'):
+        bindings.tuning('prompt', Tune(), toys.TINY, seqio.ByteVocabulary())
 
 
 # Bad input
