@@ -1,6 +1,6 @@
 """What a step of prompt tuning costs under T5X: gradients by all parameters against ours.
 
-    python benchmarks/t5x_gradients.py --size t5_1_1_small --batch 8 --time
+    python benchmarks/t5x_gradients.py --size t5_1_1_base --batch 32
 
 Each row is one train step of T5X (`trainer.train_with_lr`), compiled and counted by XLA; memory is
 what the compiled program holds at once: arguments, results and temporaries, shared ones once.
@@ -9,6 +9,9 @@ what the compiled program holds at once: arguments, results and temporaries, sha
                        MultiOptimizer of T5X's Adafactor moves the prompt alone
     T5X's network      `t5x.module(backbone='t5x')` and `t5x.optimizer`
     our network        the default
+
+What nothing reads XLA leaves out by itself, gradients too. The columns on the right have T5X's
+`WeightMetricsComputer`, which reads them all.
 """
 
 from __future__ import annotations
@@ -21,9 +24,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from t5x import adafactor, models, trainer, utils
 
 from pt2tt_jax import methods, t5x
+from pt2tt_jax.held import Held
 from pt2tt_jax.settings import Tune
 from pt2tt_jax.t5.config import size
 from pt2tt_jax.tuning import Tuned
@@ -42,7 +47,7 @@ def variants(config, tuning) -> Iterator[tuple[str, models.EncoderDecoderModel]]
     yield 'our network', model(t5x.module(config, tuning), t5x.optimizer(recipe, tuning))
 
 
-class EveryGradient(t5x.Module):
+class EveryGradient(Held):
     """The tuned network without what keeps the gradients of frozen parameters away."""
 
     apply = Tuned.apply
@@ -67,8 +72,8 @@ def features(args: argparse.Namespace, vocab_size: int) -> dict[str, np.ndarray]
     }
 
 
-def measured(model, batch: dict[str, np.ndarray], timed: bool) -> dict[str, float]:
-    """FLOPs, bytes and, if `timed`, seconds of a step."""
+def measured(model, batch, reading: bool, timed: bool = False) -> dict[str, float]:
+    """FLOPs, bytes and, if `timed`, seconds of a step, with or without weight metrics."""
     shapes = {name: value.shape for name, value in batch.items()}
     types = {name: value.dtype for name, value in batch.items()}
     start = utils.TrainStateInitializer(
@@ -76,13 +81,12 @@ def measured(model, batch: dict[str, np.ndarray], timed: bool) -> dict[str, floa
     )
 
     def step(state, batch):
-        key = jax.random.PRNGKey(0)
-        rate = jnp.float32(0.3)
-        return trainer.train_with_lr(state, batch, rate, key, model, num_microbatches=None)[0]
+        key, rate = jax.random.PRNGKey(0), jnp.float32(0.3)
+        metrics = trainer.WeightMetricsComputer() if reading else None
+        return trainer.train_with_lr(state, batch, rate, key, model, None, metrics)
 
-    compiled = (
-        jax.jit(step, donate_argnums=0).lower(start.global_train_state_shape, batch).compile()
-    )
+    lowered = jax.jit(step, donate_argnums=0).lower(start.global_train_state_shape, batch)
+    compiled = lowered.compile()
     memory: Any = compiled.memory_analysis()
     held = memory.argument_size_in_bytes + memory.output_size_in_bytes
     found = {
@@ -99,7 +103,7 @@ def fastest(step: Callable[..., Any], state, batch, times: int = 4) -> float:
     best = float('inf')
     for _ in range(times):
         started = time.monotonic()
-        state = jax.block_until_ready(step(state, batch))
+        state, _ = jax.block_until_ready(step(state, batch))
         best = min(best, time.monotonic() - started)
     return best
 
@@ -114,16 +118,17 @@ def main() -> None:
     parser.add_argument('--dtype', default='float32')
     parser.add_argument('--time', action='store_true', help='run a few steps, too')
     args = parser.parse_args()
+    logging.set_verbosity('fatal')  # T5X has opinions about meshes of CPUs
     config = size(args.size).replace(dtype=args.dtype)
     batch = features(args, config.vocab_size)
-    print('| | TFLOP a step | GB | seconds |\n|---|---|---|---|')
+    columns = ['', 'TFLOP a step', 'GB', 'TFLOP, weight metrics', 'GB', *['seconds'] * args.time]
+    print('|', ' | '.join(columns), '|')
+    print('|---' * len(columns), '|', sep='')
     for name, one in variants(config, methods.prompt(args.prompt)):
-        found = measured(one, batch, args.time)
-        seconds = f'{found["seconds"]:.2f}' if args.time else ''
-        print(
-            f'| {name} | {found["flops"] / 1e12:.3f} | {found["bytes"] / 1e9:.2f} | {seconds} |',
-            flush=True,
-        )
+        plain, read = measured(one, batch, False, args.time), measured(one, batch, True)
+        numbers = [f'{f["flops"] / 1e12:.3f} | {f["bytes"] / 1e9:.2f}' for f in (plain, read)]
+        seconds = [f'{plain["seconds"]:.2f}'] if args.time else []
+        print('|', ' | '.join([name, *numbers, *seconds]), '|', flush=True)
 
 
 if __name__ == '__main__':

@@ -106,9 +106,9 @@ def table(size: str, names: Sequence[str] = (), **choices: Any) -> str:
     from rich.text import Text
 
     drawn = Table(box=box.SIMPLE_HEAD, title=f'Trained parameters, {size}', title_justify='left')
-    for header, justify in (('method', 'left'), ('trained', 'right'), ('share', 'right')):
-        drawn.add_column(header, justify=justify, no_wrap=True)
-    drawn.add_column('soft', justify='right')
+    drawn.add_column('method', no_wrap=True)
+    for header in ('trained', 'share', 'soft'):
+        drawn.add_column(header, justify='right', no_wrap=True)
     drawn.add_column('', ratio=1)
     for entry in entries(sizes.size(size), names, **choices):
         count = '' if entry.parameters is None else f'{entry.parameters:,}'

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import toys
 
 from pt2tt_jax import backbone as backbones
 from pt2tt_jax import data, job, run, saved, settings
@@ -270,10 +271,10 @@ def test_folder_of_another_run_is_left_alone(finished, folder, capsys):
 
 def test_prompt_of_another_backbone_is_refused(finished, folder, tmp_path, capsys):
     other = tmp_path / 't5'
-    huggingface.save(other, TOY, backbones.random_params(TOY, seed=1) | {})
-    params = backbones.random_params(TOY, seed=1)
+    huggingface.save(other, toys.TINY, backbones.random_params(toys.TINY, seed=1) | {})
+    params = backbones.random_params(toys.TINY, seed=1)
     params['encoder']['encoder_norm']['scale'] = np.full(8, 1.5, np.float32)
-    huggingface.save(other, TOY, params)
+    huggingface.save(other, toys.TINY, params)
     shutil.copy(folder / 't5' / 'tokenizer.json', other)
     prompt = finished / 'prompts' / 'prompt' / 'seed0.safetensors'
     message = failure(

@@ -135,7 +135,7 @@ def test_only_methods_that_are_trained_are_recorded():
         'Tune',
     }
     both = load("Tune.methods = ('pt2tt', 'full')").as_dict()
-    assert both['full'] == {'Tune.learning_rate': 3e-4}
+    assert both['full'] == {'Tune.learning_rate': 3e-4, 'Tune.population': 1}
     assert both['pt2tt'] == {'thaw': False}
 
 

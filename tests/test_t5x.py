@@ -200,7 +200,6 @@ def answers(backbone, batch) -> dict[str, np.ndarray]:
 # One truth
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ('name', 'rate', 'optimizer', 'network'),
     [
@@ -233,7 +232,11 @@ def test_t5x_trains_what_our_loop_trains(
     assert int(state.step) == STEPS
 
 
-OPTIONS = {'dept.rank': 4, 'p_tuning_v2.head': 'decoder'}  # that a toy without labels can take
+OPTIONS = {  # that a toy without labels can take
+    'adapter.reduction': 4,
+    'dept.rank': 4,
+    'p_tuning_v2.head': 'decoder',
+}
 
 
 @pytest.fixture
@@ -276,7 +279,6 @@ def test_every_method_has_its_gradient_under_t5x(name, make_backbone, rows, tmp_
         np.testing.assert_allclose(leaf, expected[path], rtol=1e-5, atol=1e-5, err_msg=path)
 
 
-@pytest.mark.slow
 def test_stage_1_is_that_of_our_loop(make_backbone, rows, stored, tmp_path):
     backbone = make_backbone('1.1')
     recipe = Transfer(steps=STEPS, learning_rate=0.3)
@@ -547,7 +549,7 @@ def test_vocabulary_of_sentencepiece(tmp_path):
         unk_id=2,
         bos_id=-1,
     )
-    theirs = seqio.SentencePieceVocabulary(f'{prefix}.model', extra_ids=3)
+    theirs = seqio.SentencePieceVocabulary(f'{prefix}.model', extra_ids=100)
     tuning = bindings.tuning('prompt', Tune(length=2, init='text:is good'), toys.TINY, theirs)
     wanted = vocabularies.load(f'{prefix}.model')
     own = bindings._own(theirs)

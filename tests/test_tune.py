@@ -163,7 +163,7 @@ def test_every_seed_has_its_own_start_by_the_same_initialiser(toy_backbone, spli
 
     def fit(problem, *_, **__):
         starts.append(np.asarray(problem.trained['token_embedder']['prompt']['embedding']))
-        return train.Fitted(problem.trained, np.zeros(2), [])
+        return train.Fitted(problem.trained, np.zeros(2), [], np.zeros(2))
 
     monkeypatch.setattr(train, 'fit', fit)
     run(toy_backbone, methods.prompt(5, init=initialisers.text([4, 5])), splits, None)

@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# A pod slice, one process a host, on spot machines that are made again when they are taken away.
+#
+#   ZONE=us-east5-b TYPE=v5litepod-64 RUNTIME=v2-alpha-tpuv5-lite BUCKET=my-bucket \
+#     launch/tpu_pod.sh my-pod 'pt2tt run --distributed --out /tmp/bucket/runs/sst2 \
+#       --task sst2 --model google/flan-t5-xl --gin.Model.model_parallel=4'
+#
+# T5X takes its own flag, and writes to the bucket itself:
+#   EXTRAS=tpu,t5x ... launch/tpu_pod.sh my-pod 'python -m t5x.train --multiprocess_gpu \
+#       --gin_search_paths=gin ... --gin.MODEL_DIR="\"gs://my-bucket/runs/lora\""'
+#
+# The bucket is mounted at /tmp/bucket on every host, because the first process writes and all
+# others read. When the run has ended, its machines are deleted.
+set -euo pipefail
+
+name=$1 run=$2
+zone=${ZONE:?say where, for example ZONE=us-east5-b}
+bucket=${BUCKET:?name a Cloud Storage bucket for results and checkpoints}
+type=${TYPE:-v5litepod-64} runtime=${RUNTIME:-v2-alpha-tpuv5-lite}
+source "$(dirname "$0")/tpu_setup.sh"
+
+state() {
+  gcloud compute tpus tpu-vm describe "$name" --zone="$zone" --format='value(state)' 2>/dev/null ||
+    true
+}
+
+mount="mountpoint -q /tmp/bucket || { mkdir -p /tmp/bucket && gcsfuse --implicit-dirs $bucket /tmp/bucket; }"
+install="command -v gcsfuse || { curl -sLo /tmp/gcsfuse.deb \
+  https://github.com/GoogleCloudPlatform/gcsfuse/releases/download/v2.5.1/gcsfuse_2.5.1_amd64.deb \
+  && sudo apt-get install -qy /tmp/gcsfuse.deb; }"
+
+until [ "$(gcloud storage cat "gs://$bucket/$name.done" 2>/dev/null)" = "$run" ]; do
+  case $(state) in
+    READY) ;;
+    '') gcloud compute tpus tpu-vm create "$name" --zone="$zone" --accelerator-type="$type" \
+      --version="$runtime" --spot || { sleep 300 && continue; } ;;
+    *) gcloud compute tpus tpu-vm delete "$name" --zone="$zone" --quiet && continue ;;
+  esac
+  # Each step may fail because the machines are gone; then the loop makes them again.
+  set_up "$name" && on_all "$name" "$install; $mount" &&
+    on_all "$name" "cd pt2tt && source .venv/bin/activate && $run" &&
+    printf %s "$run" | gcloud storage cp - "gs://$bucket/$name.done" || sleep 60
+done
+gcloud compute tpus tpu-vm delete "$name" --zone="$zone" --quiet

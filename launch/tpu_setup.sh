@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Functions that tpu_vm.sh and tpu_pod.sh share; they read $zone.
+
+# Whether there is a TPU of that name.
+made() {
+  gcloud compute tpus tpu-vm describe "$1" --zone="$zone" >/dev/null 2>&1
+}
+
+# A command on every host of a TPU.
+on_all() {
+  gcloud compute tpus tpu-vm ssh "$1" --zone="$zone" --worker=all --command="$2"
+}
+
+# This checkout on every host, with Python 3.11 and what a run needs (T5X with EXTRAS=tpu,t5x).
+set_up() {
+  local here archive
+  here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+  archive=$(mktemp --suffix=.tar.gz)
+  git -C "$here" archive --format=tar.gz -o "$archive" HEAD
+  gcloud compute tpus tpu-vm scp "$archive" "$1:pt2tt.tar.gz" --zone="$zone" --worker=all
+  rm "$archive"
+  on_all "$1" "set -e
+    mkdir -p pt2tt && tar xzf pt2tt.tar.gz -C pt2tt && cd pt2tt
+    command -v \$HOME/.local/bin/uv || curl -LsSf https://astral.sh/uv/install.sh | sh
+    export PATH=\$HOME/.local/bin:\$PATH
+    [ -d .venv ] || uv venv --python 3.11
+    uv pip install -q -c requirements.lock '.[${EXTRAS:-tpu,data}]'"
+}
+
+# What starts a run in the background, unless it is running already.
+started() {
+  printf 'cd pt2tt && nohup flock -n run.lock bash -c %q >> run.log 2>&1 &' \
+    "source .venv/bin/activate && $1"
+}
