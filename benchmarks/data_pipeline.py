@@ -13,22 +13,21 @@ import argparse
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import measure
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from pt2tt_jax import backbone as backbones
-from pt2tt_jax import features, methods, objectives, train
+from pt2tt_jax import features, methods
 from pt2tt_jax.backbone import Backbone
 from pt2tt_jax.features import Encoded
 from pt2tt_jax.settings import Tune
 from pt2tt_jax.tasks import dataset, rows, to_examples
-from pt2tt_jax.tuning import Tuned, attach, split
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,10 +104,6 @@ def through_files(args: argparse.Namespace, backbone: Backbone) -> tuple[list[Sp
 def training(args: argparse.Namespace, backbone: Backbone, encoded: Encoded) -> Speed:
     """Steps of prompt tuning on one batch of the full lengths."""
     tuning = methods.prompt(args.prompt_length)
-    module = Tuned(backbone.module, tuning)
-    half, frozen = split(attach(module, backbone.params, jax.random.key(0)), tuning)
-    frozen = jax.device_put(frozen)
-    trained = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], half)
     recipe = Tune(steps=1000, batch_size=args.batch_size, length=args.prompt_length)
     one = features.batch(
         encoded,
@@ -118,20 +113,10 @@ def training(args: argparse.Namespace, backbone: Backbone, encoded: Encoded) -> 
         target_length=args.target_length,
     )
     batch = jax.tree.map(lambda leaf: np.asarray(leaf)[None], one)
-    problem = train.Problem(
-        module, frozen, trained, objectives.cross_entropy, lambda _: batch, None, ('one',)
-    )
-    step = train.make_step(module, objectives.cross_entropy, recipe)
+    step = measure.Training(backbone, tuning, recipe, lambda _: batch)
     what = f'training step, {args.prompt_length} soft tokens, {args.input_length} in all'
-    return measured(what, _steps(problem, recipe, step), args.batch_size, args.seconds)
-
-
-def _steps(problem: train.Problem, recipe: Tune, step: Callable[..., Any]) -> Iterator[bool]:
-    state = train.initial_state(problem, recipe)
-    for number in itertools.count():
-        state, _ = step(state, problem.frozen, problem.batches(number))
-        jax.block_until_ready(state.trained)
-        yield True
+    steps = (step(number) or True for number in itertools.count())
+    return measured(what, steps, args.batch_size, args.seconds)
 
 
 def table(speeds: list[Speed], step: Speed) -> Table:

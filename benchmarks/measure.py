@@ -1,4 +1,4 @@
-"""Paired timings: contenders take turns, so that what slows the machine slows all of them."""
+"""A step to time, and paired timings: contenders take turns, and what slows one slows all."""
 
 from __future__ import annotations
 
@@ -11,8 +11,51 @@ from importlib import metadata
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from pt2tt_jax import objectives, train
+from pt2tt_jax.backbone import Backbone
+from pt2tt_jax.settings import Tune
+from pt2tt_jax.tuning import Tuned, Tuning, attach, split
 
 Contender = Callable[[int], None]  # does its work number i to the end
+
+
+class Training:
+    """One model of prompt tuning as `pt2tt tune` trains it; a call is a step, to its end.
+
+    Args:
+      backbone: the frozen model.
+      tuning: what is trained.
+      recipe: how.
+      batches: step -> arrays [1, rows, length].
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        tuning: Tuning,
+        recipe: Tune,
+        batches: Callable[[int], dict[str, np.ndarray]],
+    ):
+        module = Tuned(backbone.module, tuning)
+        half, frozen = split(attach(module, backbone.params, jax.random.key(0)), tuning)
+        trained = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], half)
+        objective = objectives.cross_entropy
+        problem = train.Problem(module, frozen, trained, objective, batches, None, ('one',))
+        self.frozen, self.batches = jax.device_put(frozen), batches
+        self.state = train.initial_state(problem, recipe)
+        self.step = train.make_step(module, objective, recipe)
+
+    def __call__(self, number: int) -> None:
+        self.state, metrics = self.step(self.state, self.frozen, self.batches(number))
+        jax.block_until_ready((self.state.trained, metrics))
+
+    def flops(self) -> float:
+        """Of a step of the first shape, as XLA counts them."""
+        lowered = self.step.lower(self.state, self.frozen, self.batches(0))
+        found = lowered.compile().cost_analysis()
+        return float(found['flops'])  # type: ignore
 
 
 def paired(contenders: Mapping[str, Contender], rounds: int, each: int) -> dict[str, list[float]]:

@@ -9,8 +9,10 @@
     methods     one tuning method a file
     features    texts as token ids and virtual tokens
     objectives  cross entropy, divergence from a template teacher
+    packing     several examples in a row, and the shapes of a whole run
     train       the loop: a population of trained halves before one frozen backbone
-    teacher     the frozen model on templated text, asked once
+    optimizers  learning rates and optimizers of a recipe
+    teacher     the frozen model on templated text, asked once; `answers` keeps what it says
     transfer    stage 1: a prompt for every template, and the choice among them
     tune        stage 2, and every baseline
     evaluate    label scoring, decoding, majority class
@@ -18,8 +20,12 @@
     data        a task, read, formatted and tokenised (texts: `pt2tt_jax.tasks`)
     job         a run before it starts: settings checked, backbone and data loaded
     run         the whole job; `report` draws it, `predict` uses what it made
-    settings    every setting and its default
+    multitask   tasks that train together; `distill` is MPT's way from several teachers
+    suite       methods x tasks x seeds, and one table
+    inventory   what each method trains, counted
+    settings    every setting from gin; `sections` has names and defaults
     convert     models and prompts from and to T5X, Hugging Face, PEFT and numpy
+    t5x         what `t5x.train` needs; `bindings` and `held` are the parts that need no T5X
     cli         the `pt2tt` command
 
 Submodules are loaded when first used; none of them imports TensorFlow.

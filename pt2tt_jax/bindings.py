@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import sys
-import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ import seqio
 from jax.core import Tracer
 
 from pt2tt_jax import backbone as backbones
-from pt2tt_jax import data, methods, train, tune
+from pt2tt_jax import data, methods, optimizers, tune
 from pt2tt_jax.convert import formats, prompts, t5x_read
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.methods.initialisers import Initialiser
@@ -50,7 +49,7 @@ def recipe(method: str, steps: int, stage: int = 2) -> Recipe:
 
 def learning_rate(recipe: Recipe) -> Callable[[Any], Any]:
     """The recipe's learning rate by step, as T5X's trainer asks for it."""
-    return train.schedule(recipe)
+    return optimizers.schedule(recipe)
 
 
 def vocabulary(source: str | seqio.Vocabulary) -> seqio.Vocabulary:
@@ -105,19 +104,17 @@ def tuning(
       UserError: for an unknown method, or one that lacks what it needs.
     """
     own, words = _own(vocabulary), _label_words(task)
-    stand_in: Any = types.SimpleNamespace(vocabulary=own)
-    init = tune.initialiser(recipe.init, stand_in, words)
-    known = {
-        'length': recipe.length,
-        'init': at_checkpoint(init) if at_checkpoint else init,
-        'config': config,
-        'vocabulary': own,
-        'labels': own.encode(words) if words else [],
-        'tasks': 1,
-    }
-    known |= {} if source is None else {'source': source}
-    others = {path: source_prompt(path) for path in getattr(recipe, 'sources', ())}
-    known |= {'sources': others} if others else {}
+    init = tune.initialiser(recipe.init, own, words)
+    others: Any = {path: source_prompt(path) for path in getattr(recipe, 'sources', ())}
+    known = methods.known(
+        config,
+        own,
+        recipe.length,
+        words,
+        init=at_checkpoint(init) if at_checkpoint else init,
+        source=source,
+        sources=others,
+    )
     names = method.split('+')
     if 'pt2tt' in names and source is None:
         raise UserError(

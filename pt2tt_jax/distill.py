@@ -67,8 +67,7 @@ def seen(module: Any, params: Any, batch: Batch, dropout: jax.Array | None = Non
     encoder, decoder = (
         states[f'{half}/{half}_norm/{HIDDEN}/states'][0] for half in ('encoder', 'decoder')
     )
-    penalty = sum(map(jnp.sum, jax.tree.leaves(sown.get('losses', {}))), jnp.zeros(()))
-    return Seen(logits, encoder, decoder), penalty
+    return Seen(logits, encoder, decoder), objectives.penalty(sown)
 
 
 def both(teacher: nn.Module) -> objectives.Forward:
@@ -88,7 +87,8 @@ def distillation(weight: float) -> objectives.Objective:
         student, teacher = answer
         nats, count = objectives.cross_entropy(student.logits, batch)
         weights = batch['decoder_loss_weights']
-        apart = _kl(teacher.logits, student.logits) + _distance(teacher.decoder, student.decoder)
+        apart = objectives.exact_divergence(teacher.logits, student.logits)
+        apart += _distance(teacher.decoder, student.decoder)
         inputs = batch['encoder_input_tokens'] > 0
         by_input = _distance(teacher.encoder, student.encoder) * inputs
         # The mean over an input's tokens belongs to each of its target tokens.
@@ -96,11 +96,6 @@ def distillation(weight: float) -> objectives.Objective:
         return nats + weight * jnp.sum((apart + by_text[:, None]) * weights), count
 
     return objective
-
-
-def _kl(teacher, student) -> Float[Array, 'batch targets']:
-    p, q = jax.nn.log_softmax(teacher), jax.nn.log_softmax(student)
-    return jnp.sum(jnp.exp(p) * (p - q), axis=-1)
 
 
 def _distance(teacher, student) -> Float[Array, 'batch tokens']:

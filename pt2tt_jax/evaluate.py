@@ -90,14 +90,14 @@ def restored(
 
 def _tuning(backbone: Backbone, made: Mapping[str, Any], labels: Sequence[str]) -> Tuning:
     """The tuning that saved parameters were trained with; starts matter no more."""
-    known = {
-        'length': made['length'],
-        'config': backbone.config,
-        'vocabulary': backbone.vocabulary,
-        'labels': backbone.vocabulary.encode(labels) if labels else [],
-        'tasks': made['tasks'],
-        'sources': {name: np.zeros(shape, np.float32) for name, shape in made['sources'].items()},
-    }
+    known = methods.known(
+        backbone.config,
+        backbone.vocabulary,
+        made['length'],
+        labels,
+        tasks=made['tasks'],
+        sources={name: np.zeros(shape, np.float32) for name, shape in made['sources'].items()},
+    )
     return methods.build(made['method'], known, made['options'])
 
 

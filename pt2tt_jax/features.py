@@ -17,6 +17,7 @@ import numpy as np
 from pt2tt_jax.errors import UserError
 
 EOS = 1
+SHORT_TARGETS = 16  # tokens up to which targets need no buckets, but have one width
 Batch = dict[str, np.ndarray]
 
 
@@ -115,7 +116,7 @@ class Encoded:
     def target_bucket(self) -> int | None:
         """One length for all targets where they are short, as label words are."""
         longest = max(map(len, self.targets))
-        return longest if longest <= 16 else None
+        return longest if longest <= SHORT_TARGETS else None
 
     def subset(self, rows: Sequence[int] | np.ndarray) -> Encoded:
         return Encoded(

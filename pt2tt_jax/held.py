@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.linen.partitioning import AxisMetadata
 
+from pt2tt_jax import objectives
 from pt2tt_jax.tuning import Tuned, flatten, unflatten
 
 
@@ -50,8 +51,7 @@ class Held(Tuned):
         if mutable is not False:
             return call(mutable=mutable)
         answer, sown = call(mutable=['losses'])
-        penalties = jax.tree.leaves(sown)
-        return _penalised(answer, sum(map(jnp.sum, penalties))) if penalties else answer
+        return _penalised(answer, objectives.penalty(sown)) if jax.tree.leaves(sown) else answer
 
 
 @jax.custom_vjp

@@ -69,15 +69,15 @@ def entries(
 def _entry(name: str, config: T5Config, length: int, sources: int, tasks: int, options) -> Entry:
     about = ' '.join((inspect.getdoc(methods.parts(name)[0]) or '').split('\n\n')[0].split())
     rows = np.zeros((length, config.emb_dim), np.float32)
-    known = {
-        'length': length,
-        'init': initialisers.uniform(),
-        'config': config,
-        'labels': [np.array([3]), np.array([4])],
-        'tasks': tasks,
-        'source': rows[: max(1, length // 5)],
-        'sources': {str(number): rows for number in range(sources)},
-    }
+    known = methods.known(
+        config,
+        None,
+        length,
+        tasks=tasks,
+        init=initialisers.uniform(),
+        source=rows[: max(1, length // 5)],
+        sources={str(number): rows for number in range(sources)},
+    ) | {'labels': [np.array([3]), np.array([4])]}
     try:
         tuning = methods.build(name, known, options)
         count = parameters(tuning, config)

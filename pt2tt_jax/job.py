@@ -6,7 +6,7 @@ import dataclasses
 import json
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from importlib import metadata as distribution
 from pathlib import Path
@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from pt2tt_jax import backbone as backbones
-from pt2tt_jax import data, evaluate, methods, processes, saved, sharding, tune
+from pt2tt_jax import data, evaluate, methods, processes, report, saved, sharding, tune
 from pt2tt_jax import prepared as prepared_data
 from pt2tt_jax.backbone import Backbone
 from pt2tt_jax.errors import UserError
@@ -105,6 +105,11 @@ class Job:
         found = metrics.score(self.prepared.source, self.prepared.examples, texts)
         return {name: value / 100 for name, value in found.items()}
 
+    def write_report(self) -> None:
+        """Draws what the folder holds so far; one process does it."""
+        if processes.first():
+            report.write(self.folder)
+
 
 def slug(name: str) -> str:
     """A template's name as a file name."""
@@ -124,6 +129,25 @@ def save(job: Job, name: str, tensors: dict[str, np.ndarray], about: dict[str, A
         **about,
     }
     saved.save(job.folder / 'prompts' / f'{name}.safetensors', tensors, metadata)
+
+
+def keep(job: Job, one: tune.Learned, template: str | None = None, **made: Any) -> dict[str, Any]:
+    """Saves a tuned model as the simplest method that does the same, and scores it as saved.
+
+    Args:
+      job: the run.
+      one: what was learned.
+      template: that P_in was learned from.
+      made: more of how the method is made again, beside what `tune.portable` says.
+    """
+    tensors, how = tune.portable(one, job.settings, job.sources)
+    about = {'tuning': how | made, 'labels': job.prepared.labels}
+    simpler = one.tuning.simpler is not None
+    model = evaluate.restored(job.backbone, tensors, about) if simpler else one.model
+    found = {'seed': one.seed, 'step': one.step} | job.scores(model, job.prepared.test.student)
+    about = {'stage': 2, 'method': one.method, 'template': template, 'tuning': how | made, **found}
+    save(job, f'{one.method}/seed{one.seed}', tensors, about)
+    return found
 
 
 def summary(picked: np.ndarray, labels: np.ndarray, count: int) -> dict[str, Any]:
@@ -164,7 +188,7 @@ def start(
 def _check_job(job: Job, stage1_too: bool) -> None:
     """What can only be told with the backbone and the data at hand, but before any training."""
     stage1, stage2 = job.settings.transfer, job.settings.tune
-    tune.initialiser(stage1.init, job.backbone, job.prepared.labels)
+    tune.initialiser(stage1.init, job.backbone.vocabulary, job.prepared.labels)
     width = job.backbone.config.emb_dim
     later = {'stage 1': np.zeros((stage1.length, width), np.float32)} if stage1_too else {}
     trial = dataclasses.replace(job, sources=job.sources or later)
@@ -187,24 +211,21 @@ def prepared_task(settings: Settings, backbone: Backbone, stage1_too: bool) -> d
                 f'{backbone.name!r}; prepare it again with this --model.'
             )
         return prepared_data.read_task(settings.data.prepared)
-    longest = max(settings.transfer.length, *map(_frame(settings, backbone), settings.tune.methods))
+    around = [_framed(method, settings, backbone) for method in settings.tune.methods]
+    longest = max(settings.transfer.length, *around)
     seen = settings.transfer.steps * settings.transfer.batch_size if stage1_too else 0
     return data.prepare(settings.data, backbone, prompt_length=longest, lesson_rows=seen)
 
 
-def _frame(settings: Settings, backbone: Backbone) -> Callable[[str], int]:
-    """Method -> the tokens that it puts around each text, whatever the task."""
-    width = backbone.config.emb_dim
-
-    def length(method: str) -> int:
-        recipe = dataclasses.replace(settings.of(method), init='uniform')
-        plain = dataclasses.replace(settings, tunes=dict.fromkeys(methods.METHODS, recipe))
-        rows = np.zeros((1, width), np.float32)
-        some = {'': np.zeros((recipe.length, width), np.float32)}
-        chosen = tune.tuning(method, plain, backbone, source=rows, sources=some)
-        return chosen.frame(backbone.config.vocab_size).length
-
-    return length
+def _framed(method: str, settings: Settings, backbone: Backbone) -> int:
+    """The tokens that a method puts around each text, whatever the task."""
+    length = settings.of(method).length
+    rows = np.zeros((length, backbone.config.emb_dim), np.float32)
+    known = methods.known(
+        backbone.config, backbone.vocabulary, length, source=rows[:1], sources={'': rows}
+    )
+    chosen = methods.build(method, known, settings.options)
+    return chosen.frame(backbone.config.vocab_size).length
 
 
 def prompt_rows(backbone: Backbone, path: str | Path) -> np.ndarray:
@@ -213,11 +234,9 @@ def prompt_rows(backbone: Backbone, path: str | Path) -> np.ndarray:
     Raises:
       UserError: when it was made for another one, or the file holds something else.
     """
-    tensors, about = saved.load(path)
+    rows, about = saved.load_prompt(path)
     saved.check_fits(path, about, backbone)
-    if set(tensors) != {saved.PROMPT}:
-        raise UserError(f'{path} holds no soft prompt, but {", ".join(list(tensors)[:3])}.')
-    return tensors[saved.PROMPT]
+    return rows
 
 
 def check(settings: Settings, stage1_too: bool = True) -> None:

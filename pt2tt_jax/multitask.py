@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pt2tt_jax import features, processes, report, tune
+from pt2tt_jax import features, tune
 from pt2tt_jax.errors import UserError
-from pt2tt_jax.job import Job, save, start
+from pt2tt_jax.job import Job, keep, start
 from pt2tt_jax.settings import Settings
 from pt2tt_jax.tuning import Tuning
 
@@ -46,8 +46,7 @@ def run(settings: Settings, folder: Path) -> dict[str, Any]:
         for job, scores in zip(jobs, found, strict=True):
             job.results.section(f'tuned/{method}', lambda scores=scores: scores)
     for job in jobs:
-        if processes.first():
-            report.write(job.folder)
+        job.write_report()
     return {job.settings.data.task: job.results.values for job in jobs}
 
 
@@ -108,11 +107,10 @@ def _train(method: str, chosen: Tuning, jobs: Sequence[Job], folder: Path) -> li
         method=method,
         mesh=first.mesh,
     )
-    trained = sum(leaf.size for path, leaf in learned[0].trained.items() if chosen.trains(path))
     return [
         {
-            'parameters': trained,
-            'seeds': [_measure(job, number, one) for one in learned],
+            'parameters': learned[0].parameters,
+            'seeds': [keep(job, _of_task(one, number), task=number) for one in learned],
             'curves': curves,
         }
         for number, job in enumerate(jobs)
@@ -124,12 +122,10 @@ def _exam(job: Job, number: int) -> tune.Exam:
     return tune.Exam(prepared.validation.student, prepared.label_ids, prepared.name, number)
 
 
-def _measure(job: Job, number: int, one: tune.Learned) -> dict[str, Any]:
-    """Saves what was learned as a file of this task, and scores it on the task's test set."""
-    model = dataclasses.replace(one.model, around=one.model.around.of(number))
-    found = {'seed': one.seed, 'step': one.step} | job.scores(model, job.prepared.test.student)
-    whole = dataclasses.replace(one, tuning=dataclasses.replace(one.tuning, simpler=None))
-    tensors, made = tune.portable(whole, job.settings, job.sources)
-    about = {'stage': 2, 'method': one.method, 'tuning': made | {'task': number}, **found}
-    save(job, f'{one.method}/seed{one.seed}', tensors, about)
-    return found
+def _of_task(one: tune.Learned, number: int) -> tune.Learned:
+    """The model as one task reads it, with all of its leaves: a simpler method has no tasks."""
+    return dataclasses.replace(
+        one,
+        model=dataclasses.replace(one.model, around=one.model.around.of(number)),
+        tuning=dataclasses.replace(one.tuning, simpler=None),
+    )

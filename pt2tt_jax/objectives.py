@@ -45,7 +45,12 @@ def penalised(
 ) -> tuple[jax.Array, jax.Array]:
     """As `forward`, and the sum of what inserts put into the collection 'losses', per example."""
     logits, sown = apply(module, params, batch, dropout, mutable=['losses'])
-    return logits, sum(map(jnp.sum, jax.tree.leaves(sown)), jnp.zeros(()))
+    return logits, penalty(sown)
+
+
+def penalty(sown: Mapping[str, Any]) -> jax.Array:
+    """The sum of all losses among what inserts have sown; 0 without any."""
+    return sum(map(jnp.sum, jax.tree.leaves(sown.get('losses', {}))), jnp.zeros(()))
 
 
 def apply(

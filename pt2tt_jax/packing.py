@@ -15,10 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pt2tt_jax.features import Batch, bucket
+from pt2tt_jax.features import SHORT_TARGETS, Batch, bucket
 
 LONGEST = 1024  # of a packed row: attention grows with its square
-SHORT = 16  # tokens of targets that need no buckets
 UNBOUNDED = 1 << 30
 SAMPLED = 100  # steps that a plan looks at
 ATTENTION = 2048  # row length at which attention costs as much as the rest of a layer, about
@@ -114,7 +113,7 @@ def plan(
 
 
 def _width(targets: int) -> int:
-    return targets if targets <= SHORT else bucket(targets)
+    return targets if targets <= SHORT_TARGETS else bucket(targets)
 
 
 def _rows(layouts: Iterable[Sequence[Place]]) -> int:
@@ -140,23 +139,23 @@ def _widest(batch: Lengths, length: int) -> int:
     return max(used.values())
 
 
-def arrays(
-    shape: Shape,
-    places: Sequence[Place],
-    inputs: Sequence[np.ndarray],
-    targets: Sequence[np.ndarray],
-    weights: Sequence[float] | None = None,
-    answers: Mapping[str, Sequence[np.ndarray]] | None = None,
-) -> Batch:
-    """A packed batch with T5X's features, [rows, length].
+class Item(NamedTuple):
+    """One example as it is trained on.
 
-    Args:
-      shape: rows and lengths.
-      places: of each example.
+    Attributes:
       inputs, targets: token ids.
-      weights: of each example's loss; 1 by default.
+      weight: of its loss.
       answers: further arrays with one entry per target token, such as a teacher's.
     """
+
+    inputs: np.ndarray
+    targets: np.ndarray
+    weight: float = 1.0
+    answers: Mapping[str, np.ndarray] = MappingProxyType({})
+
+
+def packed(shape: Shape, places: Sequence[Place], items: Sequence[Item]) -> Batch:
+    """Examples at their places as a batch with T5X's features, [rows, length]."""
     batch: dict[str, Any] = {
         name: np.zeros((shape.rows, shape.inputs), np.int32)
         for name in ('encoder_input_tokens', 'encoder_segment_ids')
@@ -165,30 +164,20 @@ def arrays(
         for name in ('decoder_input_tokens', 'decoder_target_tokens', 'decoder_segment_ids')
     }
     batch['decoder_loss_weights'] = np.zeros((shape.rows, shape.targets), np.float32)
-    for name, values in (answers or {}).items():
-        first = values[0]
-        batch[name] = np.zeros((shape.rows, shape.targets, *first.shape[1:]), first.dtype)
-    for number, place in enumerate(places):
-        read = np.s_[place.row, place.input : place.input + len(inputs[number])]
-        written = np.s_[place.row, place.target : place.target + len(targets[number])]
-        batch['encoder_input_tokens'][read] = inputs[number]
+    for name, values in items[0].answers.items():
+        batch[name] = np.zeros((shape.rows, shape.targets, *values.shape[1:]), values.dtype)
+    for place, item in zip(places, items, strict=True):
+        read = np.s_[place.row, place.input : place.input + len(item.inputs)]
+        written = np.s_[place.row, place.target : place.target + len(item.targets)]
+        batch['encoder_input_tokens'][read] = item.inputs
         batch['encoder_segment_ids'][read] = place.segment
-        batch['decoder_target_tokens'][written] = targets[number]
-        batch['decoder_input_tokens'][written] = np.append(0, targets[number][:-1])
+        batch['decoder_target_tokens'][written] = item.targets
+        batch['decoder_input_tokens'][written] = np.append(0, item.targets[:-1])
         batch['decoder_segment_ids'][written] = place.segment
-        batch['decoder_loss_weights'][written] = 1.0 if weights is None else weights[number]
-        for name, values in (answers or {}).items():
-            batch[name][written] = values[number]
+        batch['decoder_loss_weights'][written] = item.weight
+        for name, values in item.answers.items():
+            batch[name][written] = values
     return batch
-
-
-class Item(NamedTuple):
-    """One example as it is trained on: see `arrays`."""
-
-    inputs: np.ndarray
-    targets: np.ndarray
-    weight: float = 1.0
-    answers: Mapping[str, np.ndarray] = MappingProxyType({})
 
 
 class Packer:
@@ -227,7 +216,7 @@ class Packer:
             return apart(batches, self.widest)
         layouts = [self.plan.lay(_lengths(batch)) for batch in batches]
         shape = self.plan.fit(layouts)
-        made = [_packed(shape, *pair) for pair in zip(layouts, batches, strict=True)]
+        made = [packed(shape, *pair) for pair in zip(layouts, batches, strict=True)]
         return {name: np.stack([one[name] for one in made]) for name in made[0]}
 
     def _batches(self, step: int) -> list[list[Item]]:
@@ -245,23 +234,12 @@ def apart(batches: Sequence[Sequence[Item]], widest: int) -> Batch:
     """
     lengths = [_lengths(batch) for batch in batches]
     inputs = bucket(max(max(i) for i, _ in lengths))
-    targets = widest if widest <= SHORT else bucket(max(max(t) for _, t in lengths))
+    targets = widest if widest <= SHORT_TARGETS else bucket(max(max(t) for _, t in lengths))
     shape = Shape(len(batches[0]), inputs, targets)
     layout = [Place(row, 1, 0, 0) for row in range(shape.rows)]
-    made = [_packed(shape, layout, batch) for batch in batches]
+    made = [packed(shape, layout, batch) for batch in batches]
     return {n: np.stack([one[n] for one in made]) for n in made[0] if 'segment' not in n}
 
 
 def _lengths(batch: Sequence[Item]) -> Lengths:
     return [len(item.inputs) for item in batch], [len(item.targets) for item in batch]
-
-
-def _packed(shape: Shape, layout: Sequence[Place], batch: Sequence[Item]) -> Batch:
-    return arrays(
-        shape,
-        layout,
-        [item.inputs for item in batch],
-        [item.targets for item in batch],
-        [item.weight for item in batch],
-        {name: [item.answers[name] for item in batch] for name in batch[0].answers},
-    )

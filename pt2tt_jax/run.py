@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from pt2tt_jax import backbone as backbones
-from pt2tt_jax import evaluate, multitask, processes, report, saved, transfer, tune
+from pt2tt_jax import evaluate, multitask, saved, transfer, tune
 from pt2tt_jax import prepared as prepared_data
-from pt2tt_jax.job import Job, prepared_task, prompt_rows, save, slug, start
+from pt2tt_jax.job import Job, keep, prepared_task, prompt_rows, save, slug, start
 from pt2tt_jax.settings import Settings
 
 logger = logging.getLogger('pt2tt')
@@ -44,7 +44,7 @@ def stage1(job: Job) -> transfer.Transferred:
         held.subset(rows),
         settings,
         job.folder / 'transfer',
-        init=tune.initialiser(settings.init, job.backbone, job.prepared.labels),
+        init=tune.initialiser(settings.init, job.backbone.vocabulary, job.prepared.labels),
         mesh=job.mesh,
     )
 
@@ -80,18 +80,11 @@ def stage2(
         method=method,
         mesh=job.mesh,
     )
-    seeds = []
-    for one in learned:
-        tensors, made = tune.portable(one, job.settings, job.sources)
-        about = {'tuning': made, 'labels': job.prepared.labels}
-        model = evaluate.restored(job.backbone, tensors, about) if chosen.simpler else one.model
-        found = {'seed': one.seed, 'step': one.step}
-        found |= job.scores(model, job.prepared.test.student)
-        about = {'stage': 2, 'method': method, 'template': template, 'tuning': made, **found}
-        save(job, f'{method}/seed{one.seed}', tensors, about)
-        seeds.append(found)
-    trained = sum(leaf.size for path, leaf in learned[0].trained.items() if chosen.trains(path))
-    return {'parameters': trained, 'seeds': seeds, 'curves': curves}
+    return {
+        'parameters': learned[0].parameters,
+        'seeds': [keep(job, one, template) for one in learned],
+        'curves': curves,
+    }
 
 
 def run(settings: Settings, folder: Path) -> dict[str, Any]:
@@ -118,19 +111,14 @@ def run(settings: Settings, folder: Path) -> dict[str, Any]:
             f'tuned/{method}',
             lambda m=method, s=source, t=template: stage2(job, m, s, t),
         )
-    _write_report(folder)
+    job.write_report()
     return results.values
-
-
-def _write_report(folder: Path) -> None:
-    if processes.first():
-        report.write(folder)
 
 
 def source_rows(job: Job, template: str) -> np.ndarray:
     """P_in of a template, as stage 1 saved it."""
     path = job.folder / 'prompts' / 'transfer' / f'{slug(template)}.safetensors'
-    return saved.load(path)[0][saved.PROMPT]
+    return saved.load_prompt(path)[0]
 
 
 def transfer_only(settings: Settings, folder: Path) -> dict[str, Any]:
@@ -138,7 +126,7 @@ def transfer_only(settings: Settings, folder: Path) -> dict[str, Any]:
     job = start(settings, folder)
     job.results.section('zero_shot', job.zero_shot)
     job.results.section('transfer', lambda: score_stage1(job, stage1(job)))
-    _write_report(folder)
+    job.write_report()
     return job.results.values
 
 
@@ -154,7 +142,7 @@ def tune_only(settings: Settings, folder: Path) -> dict[str, Any]:
     job.results.section('zero_shot', job.zero_shot)
     for method in settings.tune.methods:
         job.results.section(f'tuned/{method}', lambda m=method: stage2(job, m, source))
-    _write_report(folder)
+    job.write_report()
     return job.results.values
 
 
@@ -178,5 +166,5 @@ def evaluate_prompts(settings: Settings, folder: Path, prompts: list[Path]) -> d
                 'curves': [],
             },
         )
-    _write_report(folder)
+    job.write_report()
     return job.results.values

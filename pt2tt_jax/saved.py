@@ -70,6 +70,18 @@ def load(path: Path | str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     return tensors, about
 
 
+def load_prompt(path: Path | str) -> tuple[np.ndarray, dict[str, Any]]:
+    """(rows, metadata) of a saved soft prompt.
+
+    Raises:
+      UserError: when the file cannot be read, or holds something else.
+    """
+    tensors, about = load(path)
+    if set(tensors) != {PROMPT}:
+        raise UserError(f'{path} holds no soft prompt, but {", ".join(list(tensors)[:3])}.')
+    return tensors[PROMPT], about
+
+
 def _parsed(header: str | None) -> dict[str, Any]:
     try:
         return json.loads(header or '{}')

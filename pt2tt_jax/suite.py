@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pt2tt_jax import methods, processes, report, run
+from pt2tt_jax import methods, processes, run
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.report import grid
 from pt2tt_jax.settings import Settings, Suite
@@ -39,25 +39,15 @@ def run_suite(suite: Suite, settings: Mapping[str, Settings], folder: Path) -> g
             'one of them, or none with an empty text.'
         )
     results: dict[str, Any] = {}
+    table = grid.of(results, suite.baseline)
     for task, one in settings.items():
         two_stages = 'pt2tt' in one.tune.methods and not one.tune.source
         start = run.run if two_stages else run.tune_only
         results[task] = start(one, folder / task)
+        table = grid.of(results, suite.baseline)
         if processes.first():
-            write(grid.of(results, suite.baseline), folder)
-    return grid.of(results, suite.baseline)
-
-
-def collect(folder: Path, baseline: str) -> grid.Grid:
-    """The table of a suite's folder, whatever is finished there.
-
-    Raises:
-      UserError: when no task has started.
-    """
-    found = {p.parent.name: report.load(p) for p in sorted(folder.glob('*/results.json'))}
-    if not found:
-        raise UserError(f'{folder} holds no task with results; start the suite first.')
-    return grid.of(found, baseline)
+            write(table, folder)
+    return table
 
 
 def write(table: grid.Grid, folder: Path) -> None:

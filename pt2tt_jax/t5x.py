@@ -23,10 +23,11 @@ import optax
 from clu import metrics as clu_metrics
 from flax import serialization, traverse_util
 
-from pt2tt_jax import objectives, train
+from pt2tt_jax import objectives
 from pt2tt_jax.convert import t5x_read
 from pt2tt_jax.errors import UserError, nearest
 from pt2tt_jax.held import Held
+from pt2tt_jax.optimizers import optimizer as optax_of
 from pt2tt_jax.settings import Recipe
 from pt2tt_jax.t5 import huggingface
 from pt2tt_jax.t5.config import T5Config
@@ -182,7 +183,7 @@ class TrainedOnly(optimizers.OptaxWrapper):
 
 def optimizer(recipe: Recipe, tuning: Tuning) -> optimizers.OptimizerDef:
     """The optimizer of `pt2tt`: AdamW, or Adafactor as Lester et al. 2021 set it."""
-    return TrainedOnly(train.optimizer(recipe), tuning)
+    return TrainedOnly(optax_of(recipe), tuning)
 
 
 def only_trained(definition: optimizers.OptimizerDef, tuning: Tuning) -> optimizers.OptimizerDef:

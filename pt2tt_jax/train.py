@@ -13,8 +13,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent import futures
 from pathlib import Path
 from typing import Any
@@ -28,10 +27,10 @@ from tqdm import tqdm
 
 from pt2tt_jax import processes, sharding
 from pt2tt_jax.checkpoints import Checkpoints
-from pt2tt_jax.errors import UserError, nearest
 from pt2tt_jax.objectives import Forward, Objective, penalised
+from pt2tt_jax.optimizers import optimizer
 from pt2tt_jax.settings import Recipe
-from pt2tt_jax.tuning import Params, flatten, merge, unflatten
+from pt2tt_jax.tuning import Params, merge
 from pt2tt_jax.writers import MetricLog, Silence, open_log
 
 logger = logging.getLogger('pt2tt')
@@ -83,65 +82,6 @@ class Problem:
     seed: int = 0
     forward: Forward = penalised
     rates: tuple[float, ...] = ()
-
-
-def schedule(recipe: Recipe) -> optax.Schedule:
-    """Learning rate by step: linear warm-up, then the recipe's decay to 0 at the last step."""
-    rest = max(1, recipe.steps - recipe.warmup_steps)
-    decay = {
-        'linear': optax.linear_schedule(recipe.learning_rate, 0.0, rest),
-        'constant': optax.constant_schedule(recipe.learning_rate),
-        'cosine': optax.cosine_decay_schedule(recipe.learning_rate, rest),
-    }[recipe.schedule]
-    if not recipe.warmup_steps:
-        return decay
-    warmup = optax.linear_schedule(0.0, recipe.learning_rate, recipe.warmup_steps)
-    return optax.join_schedules([warmup, decay], [recipe.warmup_steps])
-
-
-def optimizer(recipe: Recipe) -> optax.GradientTransformation:
-    """AdamW, or Adafactor as in Lester et al.: no parameter scaling, decay 0.8, no momentum."""
-    rate = schedule(recipe)
-    if recipe.optimizer == 'adamw':
-        chosen = optax.adamw(rate, weight_decay=recipe.weight_decay)
-    else:
-        chosen = optax.adafactor(
-            rate,
-            multiply_by_parameter_scale=False,
-            decay_rate=0.8,
-            weight_decay_rate=recipe.weight_decay or None,
-        )
-    if recipe.rates:
-        chosen = optax.chain(chosen, scaled_by_path(recipe.rates))
-    return optax.chain(optax.clip_by_global_norm(recipe.clip), chosen) if recipe.clip else chosen
-
-
-def scaled_by_path(rates: Sequence[tuple[str, float]]) -> optax.GradientTransformation:
-    """Multiplies the update of each leaf by the factor of the first pattern that its path matches.
-
-    Raises:
-      UserError: when it is initialised, for a pattern that no path matches in full.
-    """
-
-    def factor(path: str) -> float:
-        return next((rate for pattern, rate in rates if re.fullmatch(pattern, path)), 1.0)
-
-    def init(params):
-        paths = list(flatten(params))
-        for pattern, _ in rates:
-            if not any(re.fullmatch(pattern, path) for path in paths):
-                raise UserError(
-                    f'The pattern {pattern!r} of Tune.rates matches no trained parameter in full. '
-                    f'{nearest(pattern, paths)}'
-                )
-        return optax.EmptyState()
-
-    def update(updates, state, params=None):
-        del params
-        scaled = {path: leaf * factor(path) for path, leaf in flatten(updates).items()}
-        return unflatten(scaled), state
-
-    return optax.GradientTransformation(init, update)
 
 
 def initial_state(problem: Problem, recipe: Recipe) -> State:

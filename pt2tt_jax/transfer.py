@@ -12,6 +12,7 @@ backbone. The teacher's distribution does not depend on the prompt; it is comput
 from __future__ import annotations
 
 import dataclasses
+import functools
 from pathlib import Path
 
 import jax
@@ -75,7 +76,8 @@ def transfer(
     names = tuple(lesson.teachers)
     if not names:
         raise UserError('Stage 1 needs at least one template; see Data.templates.')
-    backbone = sharding.place(backbone, mesh or sharding.mesh(1, 1))
+    mesh = mesh or sharding.mesh(1, 1)
+    backbone = sharding.place(backbone, mesh)
     module = Tuned(backbone.module, prompt(settings.length, init=init))
     tuned = attach(module, backbone.params, jax.random.key(settings.seed))
     one, frozen = split(tuned, module.tuning)
@@ -86,17 +88,20 @@ def transfer(
     order = features.Shuffled(len(lesson.student), settings.batch_size, settings.seed)
     seen = np.unique(np.concatenate([order(step) for step in range(settings.steps)]))
     teacher = Teacher(backbone, settings, around, cache)
-    train_set = _Later(lambda: teacher.teach(lesson, seen, 'teacher on training texts'))
-    batches = _Later(
-        lambda: packing.Packer(
-            train_set().item,
+
+    @functools.cache
+    def batches() -> packing.Packer:
+        """Made when first asked for: a finished stage needs no teacher."""
+        taught = teacher.teach(lesson, seen, 'teacher on training texts')
+        return packing.Packer(
+            taught.item,
             [order] * len(names),
-            train_set().longest,
+            taught.longest,
             settings.steps,
-            settings.accumulate * (mesh or sharding.mesh(1, 1)).shape['data'],
+            settings.accumulate * mesh.shape['data'],
             packed=settings.packing,
         )
-    )
+
     held_set = teacher.teach(
         held_out, np.arange(len(held_out.student)), 'teacher on held-out texts'
     )
@@ -129,15 +134,3 @@ def transfer(
         kl=dict(zip(names, map(float, final), strict=True)),
         curves=fitted.curves,
     )
-
-
-class _Later:
-    """A value that is computed when first asked for: a finished stage needs no teacher."""
-
-    def __init__(self, make):
-        self._make, self._value = make, None
-
-    def __call__(self):
-        if self._value is None:
-            self._value = self._make()
-        return self._value

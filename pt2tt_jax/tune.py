@@ -24,6 +24,7 @@ from pt2tt_jax.errors import UserError, nearest
 from pt2tt_jax.features import Encoded
 from pt2tt_jax.methods import initialisers
 from pt2tt_jax.settings import Settings, Tune
+from pt2tt_jax.t5.vocabulary import Vocabulary
 from pt2tt_jax.tuning import Params, Tuned, Tuning, attach, flatten, merge, split
 
 logger = logging.getLogger('pt2tt')
@@ -78,8 +79,15 @@ class Learned:
     model: evaluate.Model
     tuning: Tuning
 
+    @property
+    def parameters(self) -> int:
+        """How many numbers were trained."""
+        return sum(leaf.size for path, leaf in self.trained.items() if self.tuning.trains(path))
 
-def initialiser(name: str, backbone: Backbone, labels: Sequence[str]) -> initialisers.Initialiser:
+
+def initialiser(
+    name: str, vocabulary: Vocabulary, labels: Sequence[str]
+) -> initialisers.Initialiser:
     """The initialiser that `Tune.init` names.
 
     Raises:
@@ -88,13 +96,13 @@ def initialiser(name: str, backbone: Backbone, labels: Sequence[str]) -> initial
     if name.endswith('.npy'):
         return initialisers.file(name)
     if name.startswith('text:'):
-        ids = backbone.vocabulary.encode([name.removeprefix('text:')])[0]
+        ids = vocabulary.encode([name.removeprefix('text:')])[0]
         return initialisers.text(ids.tolist())
     known = {
         'vocabulary': initialisers.sampled_vocabulary,
         'uniform': initialisers.uniform,
         'labels': lambda: initialisers.class_labels(
-            [ids.tolist() for ids in backbone.vocabulary.encode(labels)]
+            [ids.tolist() for ids in vocabulary.encode(labels)]
         ),
     }
     if name not in known:
@@ -127,16 +135,16 @@ def tuning(
       UserError: for an unknown method, or one that lacks what it needs.
     """
     recipe = settings.of(method)
-    known: dict[str, Any] = {
-        'length': recipe.length,
-        'init': initialiser(recipe.init, backbone, labels),
-        'config': backbone.config,
-        'vocabulary': backbone.vocabulary,
-        'labels': backbone.vocabulary.encode(labels) if labels else [],
-        'tasks': tasks,
-    }
-    known |= {} if source is None else {'source': source}
-    known |= {} if not sources else {'sources': dict(sources)}
+    known = methods.known(
+        backbone.config,
+        backbone.vocabulary,
+        recipe.length,
+        labels,
+        tasks=tasks,
+        init=initialiser(recipe.init, backbone.vocabulary, labels),
+        source=source,
+        sources=sources,
+    )
     return methods.build(method, known, settings.options)
 
 

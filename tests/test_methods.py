@@ -112,7 +112,7 @@ def test_class_labels_need_tokens(labels):
     [('labels', [96, 97]), ('text:is it bad', [98, 99]), ('vocabulary', None), ('uniform', None)],
 )
 def test_initialisers_by_name(toy_backbone, name, expected):
-    init = tune.initialiser(name, toy_backbone, ['good', 'bad'])
+    init = tune.initialiser(name, toy_backbone.vocabulary, ['good', 'bad'])
     rows = np.asarray(init(KEY, (2, 16), jnp.asarray(TABLE)))
     assert rows.shape == (2, 16)
     if expected:
@@ -129,12 +129,12 @@ def test_initialisers_by_name(toy_backbone, name, expected):
 )
 def test_initialisers_that_cannot_be(toy_backbone, name, message):
     with pytest.raises(UserError, match=message):
-        tune.initialiser(name, toy_backbone, ['good', 'bad'])
+        tune.initialiser(name, toy_backbone.vocabulary, ['good', 'bad'])
 
 
 def test_labels_as_a_start_need_labels(toy_backbone):
     with pytest.raises(UserError, match='only where the task has labels'):
-        tune.initialiser('labels', toy_backbone, [])
+        tune.initialiser('labels', toy_backbone.vocabulary, [])
 
 
 # Methods

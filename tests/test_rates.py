@@ -7,7 +7,6 @@ import numpy as np
 import optax
 import pytest
 
-from pt2tt_jax import train
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.settings import Recipe, load
 
@@ -17,7 +16,7 @@ SLOPES = {'prompt': {'embedding': np.full(3, 2.0)}, 'dept': {'a': np.array([1.0,
 
 def after(recipe: Recipe, steps: int = 3):
     """Parameters after some steps with constant slopes."""
-    chosen, params = train.optimizer(recipe), PARAMS
+    chosen, params = optimizers.optimizer(recipe), PARAMS
     state = chosen.init(params)
     for _ in range(steps):
         updates, state = chosen.update(SLOPES, state, params)
@@ -51,7 +50,7 @@ def test_the_first_pattern_counts():
 
 
 def test_pattern_that_matches_nothing():
-    chosen = train.optimizer(Recipe(rates=(('dept/b', 0.1),)))
+    chosen = optimizers.optimizer(Recipe(rates=(('dept/b', 0.1),)))
     with pytest.raises(UserError, match=r"'dept/b' of Tune\.rates matches no .* 'dept/a'"):
         jax.vmap(chosen.init)(jax.tree.map(lambda leaf: leaf[None], PARAMS))
 

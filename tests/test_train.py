@@ -11,7 +11,7 @@ import optax
 import pytest
 from toy_training import RECIPE, data, fit, make_problem, prompts, same_bits
 
-from pt2tt_jax import objectives, train
+from pt2tt_jax import objectives, optimizers, train
 from pt2tt_jax.settings import Recipe
 
 # Recipes
@@ -30,7 +30,7 @@ from pt2tt_jax.settings import Recipe
 def test_schedules(schedule, warmup, expected):
     """Values at steps 0, 2, 4, 6 and 8 of 8, as shares of the peak."""
     recipe = Recipe(steps=8, learning_rate=0.5, schedule=schedule, warmup_steps=warmup)
-    found = [float(train.schedule(recipe)(step)) for step in range(0, 9, 2)]
+    found = [float(optimizers.schedule(recipe)(step)) for step in range(0, 9, 2)]
     np.testing.assert_allclose(found, 0.5 * np.array(expected), atol=1e-6)
 
 

@@ -9,12 +9,14 @@ ids) and `tasks` (how many are trained together).
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gin
+import numpy as np
 
 from pt2tt_jax.errors import UserError, nearest
+from pt2tt_jax.methods import initialisers
 from pt2tt_jax.methods.adapter import adapter as adapter
 from pt2tt_jax.methods.attempt import attempt as attempt
 from pt2tt_jax.methods.bitfit import bitfit as bitfit
@@ -34,6 +36,8 @@ from pt2tt_jax.methods.prompt import prompt as prompt
 from pt2tt_jax.methods.prompt_pool import prompt_pool as prompt_pool
 from pt2tt_jax.methods.pt2tt import pt2tt as pt2tt
 from pt2tt_jax.methods.spot import spot as spot
+from pt2tt_jax.t5.config import T5Config
+from pt2tt_jax.t5.vocabulary import Vocabulary
 from pt2tt_jax.tuning import Tuning, combine
 
 METHODS: dict[str, Callable[..., Tuning]] = {
@@ -70,6 +74,40 @@ def _check_complete(name: str, wanted: Mapping[str, inspect.Parameter], filled) 
             raise UserError(f'The method {name} needs {_LACKING.get(key, f"the setting {key}")}.')
 
 
+def known(
+    config: T5Config,
+    vocabulary: Vocabulary | None,
+    length: int,
+    words: Sequence[str] = (),
+    *,
+    tasks: int = 1,
+    init: initialisers.Initialiser | None = None,
+    source: np.ndarray | None = None,
+    sources: Mapping[str, np.ndarray] | None = None,
+) -> dict[str, Any]:
+    """What a run fills into the parameters of a constructor; see the head of this file.
+
+    Args:
+      config: sizes of the backbone.
+      vocabulary: of the backbone; without one there are no `words`.
+      length: soft tokens.
+      words: of the task's labels.
+      tasks: how many are trained together.
+      init: where soft tokens start; each method's own start without it.
+      source: P_in of PT2TT.
+      sources: saved prompts of other tasks.
+    """
+    found = {
+        'length': length,
+        'config': config,
+        'vocabulary': vocabulary,
+        'labels': vocabulary.encode(words) if vocabulary and words else [],
+        'tasks': tasks,
+    }
+    given = {'init': init, 'source': source, 'sources': dict(sources or {}) or None}
+    return found | {name: value for name, value in given.items() if value is not None}
+
+
 def build(
     name: str, known: Mapping[str, Any], options: Mapping[str, Mapping[str, Any]] | None = None
 ) -> Tuning:
@@ -77,7 +115,7 @@ def build(
 
     Args:
       name: of a method, or of several.
-      known: what the run can fill in; see the head of this file.
+      known: what the run can fill in; see `known`.
       options: method -> its settings, which go before `known`.
 
     Raises:

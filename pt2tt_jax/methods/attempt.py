@@ -19,9 +19,10 @@ from flax.linen import partitioning
 from jaxtyping import Array, Float, Int
 
 from pt2tt_jax.methods.initialisers import Initialiser, array, sampled_vocabulary, several
-from pt2tt_jax.methods.instances import instances, placed, pooled
+from pt2tt_jax.methods.instances import placed, read
 from pt2tt_jax.methods.layers import fan_in_uniform
 from pt2tt_jax.methods.prompt import EMBEDDER
+from pt2tt_jax.methods.prompt_pool import pool_of_prompts
 from pt2tt_jax.methods.spot import stacked
 from pt2tt_jax.tuning import Frozen, Insert, Tuning, soft_tokens
 
@@ -48,11 +49,10 @@ class Mixture(nn.Module):
         self, frozen: Frozen, ids: Int[Array, 'batch length']
     ) -> Float[Array, 'batch length embed']:
         table = frozen.parameter('embedding')
-        sources = self._prompts('sources', self.sources, self.source_start, table)
-        targets = self._prompts('target', self.tasks, several(self.target_start), table)
-        found = instances(ids, table.shape[0], self.length, self.tasks)
-        text = frozen(jnp.where(found.soft, 0, ids))
-        x = pooled(found, text, 'max')
+        start = several(self.target_start)
+        sources = pool_of_prompts(self.sources, self.length, self.source_start, table, 'sources')
+        targets = pool_of_prompts(self.tasks, self.length, start, table, 'target')
+        found, text, x = read(frozen, ids, self.length, 'max', self.tasks)
         if self.pool_padding:
             padded = (ids == 0).any(axis=1)[:, None, None]
             x = jnp.where(padded, jnp.maximum(x, table[0].astype(x.dtype)), x)
@@ -63,11 +63,6 @@ class Mixture(nn.Module):
         weights = jax.nn.softmax(jnp.concatenate([by_source, by_target[..., None]], axis=-1))
         mixed = jnp.einsum('bes,snd->bend', weights[..., :-1], sources)
         return placed(found, text, mixed + (1 + weights[..., -1, None, None]) * own)
-
-    def _prompts(self, name: str, count: int, init: Initialiser, table):
-        shape = (count, self.length, table.shape[1])
-        axes = ('prompts', 'prompt', 'embed')
-        return partitioning.param_with_axes(name, lambda k, s: init(k, s, table), shape, axes=axes)
 
     def _attention(self, x: Float[Array, '*rows embed']) -> Float[Array, '*rows embed']:
         """LN(W_up silu(W_down x)), a layer norm with mean, scale and bias."""

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from pt2tt_jax.errors import UserError, nearest
+from pt2tt_jax.tuning import Frozen
 
 POOLS = ('mean', 'max')
 
@@ -79,6 +80,21 @@ def pooled(
         return jnp.where(count[..., None] > 0, most, 0.0)
     total = _segments(jax.ops.segment_sum, values, number, examples)
     return total / jnp.maximum(count, 1.0)[..., None]
+
+
+def read(
+    frozen: Frozen, ids: Int[Array, 'batch length'], length: int, how: str, tasks: int = 1
+) -> tuple[Instances, Float[Array, 'batch length embed'], Float[Array, 'batch examples embed']]:
+    """(examples, embeddings of all but soft tokens, E(x) of each example's text).
+
+    Args:
+      frozen: the embedder.
+      ids, length, tasks: as in `instances`.
+      how: E pools, 'mean' or 'max'.
+    """
+    found = instances(ids, frozen.parameter('embedding').shape[0], length, tasks)
+    text = frozen(jnp.where(found.soft, 0, ids))
+    return found, text, pooled(found, text, how)
 
 
 def check_pool(name: str, how: str) -> None:

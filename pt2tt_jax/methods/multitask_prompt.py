@@ -15,8 +15,8 @@ from flax.linen import partitioning
 from jaxtyping import Array, Float, Int
 
 from pt2tt_jax.errors import UserError
-from pt2tt_jax.methods.initialisers import Initialiser, sampled_vocabulary
-from pt2tt_jax.methods.instances import check_pool, instances, placed, pooled
+from pt2tt_jax.methods.initialisers import Initialiser, sampled_vocabulary, several
+from pt2tt_jax.methods.instances import check_pool, placed, read
 from pt2tt_jax.methods.prompt import EMBEDDER
 from pt2tt_jax.methods.prompt_pool import pool_of_prompts, unit
 from pt2tt_jax.tuning import Frozen, Insert, Tuning, soft_tokens
@@ -38,11 +38,10 @@ class SelectedPrompt(nn.Module):
         self, frozen: Frozen, ids: Int[Array, 'batch length']
     ) -> Float[Array, 'batch length embed']:
         table = frozen.parameter('embedding')
-        prompts = pool_of_prompts(self.pool, self.length, self.start, table)
+        prompts = pool_of_prompts(self.pool, self.length, several(self.start), table)
         selector, bias = self._selectors(table.shape[1])
-        found = instances(ids, table.shape[0], self.length, self.tasks)
-        text = frozen(jnp.where(found.soft, 0, ids))
-        x = unit(pooled(found, text, self.query))
+        found, text, pooled = read(frozen, ids, self.length, self.query, self.tasks)
+        x = unit(pooled)
         selector, bias = (jnp.take(leaf, found.task, axis=0) for leaf in (selector, bias))
         logits = jnp.einsum('bed,bedp->bep', x, selector) + bias
         mixed = jnp.einsum('bep,pnd->bend', jax.nn.softmax(logits), prompts)

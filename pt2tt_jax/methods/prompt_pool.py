@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int
 
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.methods.initialisers import Initialiser, sampled_vocabulary, several, uniform
-from pt2tt_jax.methods.instances import Instances, check_pool, instances, placed, pooled
+from pt2tt_jax.methods.instances import Instances, check_pool, placed, read
 from pt2tt_jax.methods.prompt import EMBEDDER
 from pt2tt_jax.tuning import Frozen, Insert, Tuning, soft_tokens
 
@@ -27,12 +27,12 @@ NAME = 'prompt_pool'
 LOSSES = 'losses'
 
 
-def pool_of_prompts(pool: int, length: int, init: Initialiser, table):
-    """The parameter 'prompts' [pool, prompt, embed] of the calling module."""
+def pool_of_prompts(count: int, length: int, init: Initialiser, table, name: str = 'prompts'):
+    """The parameter `name` [count, prompt, embed] of the calling module."""
     return partitioning.param_with_axes(
-        'prompts',
-        lambda key, shape: several(init)(key, shape, table),
-        (pool, length, table.shape[1]),
+        name,
+        lambda key, shape: init(key, shape, table),
+        (count, length, table.shape[1]),
         axes=('prompts', 'prompt', 'embed'),
     )
 
@@ -51,10 +51,9 @@ class SoftPool(nn.Module):
         self, frozen: Frozen, ids: Int[Array, 'batch length']
     ) -> Float[Array, 'batch length embed']:
         table = frozen.parameter('embedding')
-        prompts = pool_of_prompts(self.pool, self.length, self.start, table)
-        found = instances(ids, table.shape[0], self.length)
-        text = frozen(jnp.where(found.soft, 0, ids))
-        x = pooled(found, text, self.query) / (self.temperature or math.e * table.shape[1])
+        prompts = pool_of_prompts(self.pool, self.length, several(self.start), table)
+        found, text, pooled = read(frozen, ids, self.length, self.query)
+        x = pooled / (self.temperature or math.e * table.shape[1])
         weights = jax.nn.softmax(jnp.einsum('bed,pd->bep', x, prompts.mean(axis=1)))
         return placed(found, text, jnp.einsum('bep,pnd->bend', weights, prompts))
 
@@ -74,16 +73,14 @@ class KeyedPool(nn.Module):
         self, frozen: Frozen, ids: Int[Array, 'batch length']
     ) -> Float[Array, 'batch length embed']:
         table = frozen.parameter('embedding')
-        prompts = pool_of_prompts(self.pool, self.length // self.top, self.start, table)
+        prompts = pool_of_prompts(self.pool, self.length // self.top, several(self.start), table)
         keys = partitioning.param_with_axes(
             'keys',
             lambda key, shape: uniform()(key, shape, table),
             (self.pool, table.shape[1]),
             axes=('prompts', 'embed'),
         )
-        found = instances(ids, table.shape[0], self.length)
-        text = frozen(jnp.where(found.soft, 0, ids))
-        x = pooled(found, text, self.query)
+        found, text, x = read(frozen, ids, self.length, self.query)
         near, chosen = jax.lax.top_k(jnp.einsum('bed,pd->bep', unit(x), unit(keys)), self.top)
         self.sow(LOSSES, 'keys', -self.key_weight * _per_example(found, near.sum(axis=-1)))
         own = jnp.take(prompts, chosen, axis=0)  # [batch, examples, top, prompt, embed]

@@ -118,10 +118,7 @@ def _query(path: str) -> Rows:
     """Rows of a prompt saved by `pt2tt tune --methods prompt`, or of a NumPy file."""
     if path.endswith('.npy'):
         return read(path)
-    tensors, _ = saved.load(path)
-    if set(tensors) != {saved.PROMPT}:
-        raise UserError(f'{path} holds no soft prompt, but {", ".join(list(tensors)[:3])}.')
-    return tensors[saved.PROMPT]
+    return saved.load_prompt(path)[0]
 
 
 def spot(
