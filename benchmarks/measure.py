@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from importlib import metadata
@@ -12,23 +13,28 @@ from importlib import metadata
 import jax
 import jax.numpy as jnp
 import numpy as np
+from rich.console import Console
+from rich.table import Table
 
 from pt2tt_jax import objectives, train
 from pt2tt_jax.backbone import Backbone
 from pt2tt_jax.settings import Tune
+from pt2tt_jax.t5 import huggingface
 from pt2tt_jax.tuning import Tuned, Tuning, attach, split
 
 Contender = Callable[[int], None]  # does its work number i to the end
 
 
 class Training:
-    """One model of prompt tuning as `pt2tt tune` trains it; a call is a step, to its end.
+    """A population as `pt2tt tune` trains it; a call is a step, to its end.
 
     Args:
       backbone: the frozen model.
       tuning: what is trained.
       recipe: how.
-      batches: step -> arrays [1, rows, length].
+      batches: step -> arrays [members, rows, length].
+      members: of the population; all start alike, which costs the same.
+      objective: what is minimised.
     """
 
     def __init__(
@@ -37,12 +43,14 @@ class Training:
         tuning: Tuning,
         recipe: Tune,
         batches: Callable[[int], dict[str, np.ndarray]],
+        members: int = 1,
+        objective: objectives.Objective = objectives.cross_entropy,
     ):
         module = Tuned(backbone.module, tuning)
         half, frozen = split(attach(module, backbone.params, jax.random.key(0)), tuning)
-        trained = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], half)
-        objective = objectives.cross_entropy
-        problem = train.Problem(module, frozen, trained, objective, batches, None, ('one',))
+        trained = jax.tree.map(lambda leaf: jnp.stack([leaf] * members), half)
+        names = tuple(map(str, range(members)))
+        problem = train.Problem(module, frozen, trained, objective, batches, None, names)
         self.frozen, self.batches = jax.device_put(frozen), batches
         self.state = train.initial_state(problem, recipe)
         self.step = train.make_step(module, objective, recipe)
@@ -56,6 +64,16 @@ class Training:
         lowered = self.step.lower(self.state, self.frozen, self.batches(0))
         found = lowered.compile().cost_analysis()
         return float(found['flops'])  # type: ignore
+
+
+def texts(count: int, median: float = 9, spread: float = 0.8, longest: int = 60):
+    """Token ids of `count` texts, EOS behind them, with log-normal lengths.
+
+    SST-2's training phrases have 9 tokens in the median, BoolQ's passages with questions 150.
+    """
+    rng = np.random.default_rng(0)
+    lengths = np.clip(rng.lognormal(np.log(median), spread, count).astype(int), 2, longest)
+    return [np.append(rng.integers(100, 5000, n), 1).astype(np.int32) for n in lengths]
 
 
 def paired(contenders: Mapping[str, Contender], rounds: int, each: int) -> dict[str, list[float]]:
@@ -83,6 +101,32 @@ def ratio(seconds: Mapping[str, list[float]], slow: str, fast: str) -> float:
     """How many times as long `slow` takes as `fast`: the median over rounds of paired ratios."""
     pairs = zip(seconds[slow], seconds[fast], strict=True)
     return statistics.median(a / b for a, b in pairs)
+
+
+def table(seconds: Mapping[str, list[float]], work: float, unit: str, fast: str) -> Table:
+    """Median time of a call, `work` units of which a call does, and the ratio to `fast`."""
+    made = Table('', 's a call', f'{unit}/s', f'times as long as {fast}', box=None)
+    for name, taken in seconds.items():
+        middle = statistics.median(taken)
+        long = f'{ratio(seconds, name, fast):.2f}'
+        made.add_row(name, f'{middle:.3f}', f'{work / middle:.1f}', long)
+    return made
+
+
+def show(made: Table, about: str) -> None:
+    """Prints a table below what it was measured on."""
+    print(f'{about}; {machine()}')
+    Console(width=110).print(made)
+
+
+def transformers_model(backbone: Backbone):
+    """The same weights as a T5 of Hugging Face in PyTorch, in float32."""
+    import torch
+    from transformers import T5ForConditionalGeneration
+
+    with tempfile.TemporaryDirectory() as folder:
+        huggingface.save(folder, backbone.config, backbone.params)
+        return T5ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
 
 
 def matrix_product(size: int = 2048, dtype: str = 'float32', repeats: int = 5) -> float:

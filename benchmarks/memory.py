@@ -1,6 +1,6 @@
 """Memory of a step of prompt tuning by XLA's own analysis, without making a single number.
 
-    python benchmarks/memory.py --size t5_1_1_xxl --dtype bfloat16 --remat
+    python benchmarks/memory.py --size t5_1_1_xxl --dtype bfloat16 --remat full
 
 Nothing is allocated: the step is compiled for shapes alone. Parameters of the backbone, what the
 step needs beside them at its peak, and the trained half with its optimizer are shown apart. The
@@ -15,7 +15,6 @@ import math
 import jax
 import jax.numpy as jnp
 import measure
-from rich.console import Console
 from rich.table import Table
 
 from pt2tt_jax import methods, objectives, train
@@ -35,13 +34,16 @@ def arguments() -> argparse.Namespace:
     parser.add_argument('--prompt_length', type=int, default=100)
     parser.add_argument('--population', type=int, default=1)
     parser.add_argument('--dtype', default='bfloat16', help='of the backbone and of activations')
-    parser.add_argument('--remat', action='store_true', help='recompute layers backwards')
+    parser.add_argument('--remat', default='none', choices=sizes.REMAT)
+    parser.add_argument('--scan_layers', action='store_true')
     return parser.parse_args()
 
 
 def compiled(args: argparse.Namespace):
     """The compiled step, and the bytes of the backbone and of the training state."""
-    config = sizes.size(args.size).replace(dtype=args.dtype, remat=args.remat)
+    config = sizes.size(args.size).replace(
+        dtype=args.dtype, remat=args.remat, scan_layers=args.scan_layers
+    )
     tuning = methods.prompt(args.prompt_length, init=initialisers.uniform())
     module = Tuned(Transformer(config), tuning)
     half, frozen = split(shapes(module), tuning)
@@ -88,8 +90,8 @@ def main() -> None:
     for name, count in (*made_of.items(), ('together', sum(made_of.values()))):
         table.add_row(name, f'{count / 1e9:.2f}')
     about = f'{args.size}, batch {args.batch_size} x {args.length}, {args.dtype}'
-    print(f'{about}{", remat" * args.remat}, population {args.population}; {measure.machine()}')
-    Console(width=100).print(table)
+    about += f', remat {args.remat}{", scan_layers" * args.scan_layers}'
+    measure.show(table, f'{about}, population {args.population}')
 
 
 if __name__ == '__main__':

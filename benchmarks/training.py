@@ -13,19 +13,15 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import tempfile
 from collections.abc import Callable
 
 import measure
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 from pt2tt_jax import backbone as backbones
 from pt2tt_jax import features, methods, packing
 from pt2tt_jax.backbone import Backbone
 from pt2tt_jax.settings import Tune
-from pt2tt_jax.t5 import huggingface
 
 TARGETS = (np.array([1465, 1], np.int32), np.array([2841, 1], np.int32))
 
@@ -42,18 +38,11 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def texts(count: int) -> list[np.ndarray]:
-    """Token ids of texts as long as SST-2's."""
-    rng = np.random.default_rng(0)
-    lengths = np.clip(rng.lognormal(2.2, 0.8, count).astype(int), 2, 60)
-    return [np.append(rng.integers(100, 5000, n), 1).astype(np.int32) for n in lengths]
-
-
 def ours(args, backbone: Backbone, packed: bool, padded: int = 0) -> measure.Training:
     """Prompt tuning as `pt2tt tune` does it, one member; `padded` tokens long without packing."""
     tuning = methods.prompt(args.prompt_length)
     recipe = Tune(batch_size=args.batch_size, steps=1000, learning_rate=0.3)
-    data = texts(1000)
+    data = measure.texts(1000)
     around = tuning.frame(backbone.config.vocab_size)
 
     def read(_: int, row: int) -> packing.Item:
@@ -76,19 +65,15 @@ def theirs(args, backbone: Backbone, padded: int) -> Callable[[int], None]:
     """PEFT's prompt tuning on the same weights; `padded` = 0 pads to the longest of a batch."""
     import peft
     import torch
-    from transformers import T5ForConditionalGeneration
 
-    with tempfile.TemporaryDirectory() as folder:
-        huggingface.save(folder, backbone.config, backbone.params)
-        model = T5ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
     config = peft.PromptTuningConfig(
         task_type='SEQ_2_SEQ_LM',
         num_virtual_tokens=args.prompt_length,
         num_transformer_submodules=1,  # in front of the encoder alone, as ours
     )
-    model = peft.get_peft_model(model, config).train()
+    model = peft.get_peft_model(measure.transformers_model(backbone), config).train()
     chosen = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=0.3)
-    data = texts(1000)
+    data = measure.texts(1000)
     order = features.Shuffled(len(data), args.batch_size, 0)
 
     def step(number: int) -> None:
@@ -116,17 +101,8 @@ def main() -> None:
     }
     seconds = measure.paired(contenders, args.rounds, args.each)
     peak = measure.matrix_product(dtype=args.dtype)
-    made = Table('', 's a step', 'examples/s', 'times as long as ours, packed', box=None)
-    for name, taken in seconds.items():
-        middle = statistics.median(taken)
-        speed = f'{args.batch_size / middle:.1f}'
-        made.add_row(
-            name, f'{middle:.3f}', speed, f'{measure.ratio(seconds, name, "ours, packed"):.2f}'
-        )
-    print(
-        f'{args.model}, {n} soft tokens, batch {args.batch_size}, {args.dtype}; {measure.machine()}'
-    )
-    Console(width=100).print(made)
+    about = f'{args.model}, {n} soft tokens, batch {args.batch_size}, {args.dtype}'
+    measure.show(measure.table(seconds, args.batch_size, 'examples', 'ours, packed'), about)
     reached = best.flops() / statistics.median(seconds['ours, packed'])
     print(
         f'Ours, packed, reaches {reached / 1e9:.0f} GFLOP/s, {100 * reached / peak:.0f} % of the '

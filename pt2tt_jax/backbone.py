@@ -40,7 +40,8 @@ _HUB_FILES = [
     'tokenizer_config.json',
     'spiece.model',
 ]
-_RUNTIME_FIELDS = {'dtype', 'dropout_rate', 'remat'}  # they leave the function of the model alone
+# They leave the function of the model alone.
+_RUNTIME_FIELDS = {'dtype', 'dropout_rate', 'remat', 'attention', 'scan_layers'}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -22,9 +22,10 @@ from pt2tt_jax.backbone import Backbone
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.features import Encoded
 from pt2tt_jax.results import Results, machine
+from pt2tt_jax.sections import Model
 from pt2tt_jax.settings import Settings
 from pt2tt_jax.tasks import metrics
-from pt2tt_jax.tuning import Tuning
+from pt2tt_jax.tuning import Tuned, Tuning, flatten, shapes
 
 logger = logging.getLogger('pt2tt')
 
@@ -176,13 +177,44 @@ def start(
     model = settings.model
     mesh = sharding.mesh(model.data_parallel, model.model_parallel, model.population_parallel)
     backbone = backbone or backbones.load(model.name, model.dtype, model.param_dtype)
-    backbone = dataclasses.replace(backbone, params=sharding.shard_params(backbone.params, mesh))
+    backbone = sharding.place(_as_run(backbone, model), mesh)
     prepared = prepared_task(settings, backbone, stage1_too)
-    sources = {Path(p).stem: prompt_rows(backbone, p) for p in settings.tune.sources}
+    sources = {n: prompt_rows(backbone, p) for n, p in _named(settings.tune.sources).items()}
     job = Job(settings, folder, results, backbone, prepared, mesh, sources)
     _check_job(job, stage1_too)  # before anything is written: a mistake must not claim the folder
     _describe(job)
     return job
+
+
+def _as_run(backbone: Backbone, model: Model) -> Backbone:
+    """`backbone`, to be computed as the settings say."""
+    config = backbone.config.replace(
+        remat=model.remat, attention=model.attention, scan_layers=model.scan_layers
+    )
+    if model.attention == 'fused' and config.dtype == 'float32' and jax.default_backend() == 'gpu':
+        raise UserError(
+            "Model.attention = 'fused' needs a 16-bit type; set Model.dtype = 'bfloat16' too."
+        )
+    return dataclasses.replace(backbone, config=config)
+
+
+def _check_layers(job: Job, method: str, tuning: Tuning) -> None:
+    """Raises UserError if `scan_layers` would pass by what a method inserts into layers."""
+    if not job.backbone.config.scan_layers:
+        return
+    made = flatten(shapes(Tuned(job.backbone.module, tuning)))
+    inside = [path for path in made if tuning.owns(path) and '/layers_' in path]
+    if inside:
+        raise UserError(
+            f'The method {method!r} puts parameters into layers ({inside[0]}), which '
+            'Model.scan_layers passes by; set it to False.'
+        )
+
+
+def _named(paths: Sequence[str]) -> dict[str, str]:
+    """Files by their short names, or by their paths where two are called the same (seed0)."""
+    short = {Path(path).stem: path for path in paths}
+    return short if len(short) == len(paths) else {path: path for path in paths}
 
 
 def _check_job(job: Job, stage1_too: bool) -> None:
@@ -193,7 +225,8 @@ def _check_job(job: Job, stage1_too: bool) -> None:
     later = {'stage 1': np.zeros((stage1.length, width), np.float32)} if stage1_too else {}
     trial = dataclasses.replace(job, sources=job.sources or later)
     for method in stage2.methods:
-        trial.tuning(method, np.zeros((1, width), np.float32))
+        chosen = trial.tuning(method, np.zeros((1, width), np.float32))
+        _check_layers(job, method, chosen)
     for recipe in (stage1, *(job.settings.of(method) for method in stage2.methods)):
         sharding.check_divides(recipe.batch_size // recipe.accumulate, job.mesh)
     sharding.check_members(len(stage2.seeds), job.mesh)

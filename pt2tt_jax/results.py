@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import platform
@@ -14,7 +15,7 @@ import jax
 
 from pt2tt_jax import processes
 from pt2tt_jax.errors import UserError
-from pt2tt_jax.settings import Settings
+from pt2tt_jax.settings import SECTIONS, Settings
 
 
 class Results:
@@ -38,8 +39,10 @@ class Results:
                 f'{self.path} is damaged; delete it to measure again (checkpoints are kept).'
             ) from error
         wanted = json.loads(json.dumps(settings.as_dict()))
-        if self.values.setdefault('settings', wanted) != wanted:
-            changed = _difference(self.values['settings'], wanted)
+        known = self.values.setdefault('settings', wanted)
+        known = self.values['settings'] = _with_defaults(known)
+        if known != wanted:
+            changed = _difference(known, wanted)
             raise UserError(
                 f'{folder} holds a run with other settings ({changed}). '
                 'Choose another folder with --out, or delete this one.'
@@ -69,6 +72,13 @@ class Results:
                 f'{self.path} could not be written ({error.strerror}); make room and start the '
                 'same command again.'
             ) from error
+
+
+def _with_defaults(old: dict) -> dict:
+    """Settings that an earlier version wrote, and the defaults of those that are new since."""
+    made = {section.__name__: dataclasses.asdict(section()) for section in SECTIONS}
+    defaults = json.loads(json.dumps(made))
+    return {name: defaults.get(name, {}) | values for name, values in old.items()}
 
 
 def _difference(old: dict, new: dict) -> str:

@@ -11,6 +11,7 @@ import gin
 
 from pt2tt_jax import checks
 from pt2tt_jax.errors import UserError
+from pt2tt_jax.t5.config import ATTENTION, REMAT
 
 
 @gin.configurable(module='pt2tt')  # pyright: ignore
@@ -26,6 +27,11 @@ class Model:
       data_parallel: devices that share a batch; 0 takes what `model_parallel` leaves.
       model_parallel: devices that share the backbone.
       population_parallel: groups of devices that share the templates, or the seeds.
+      remat: what the backward pass computes again to save memory: 'none', 'minimal' (all but the
+        products with weights) or 'full' (all of a layer; a third more time).
+      attention: 'dot_product', or 'fused' for cuDNN's kernel in the encoder (a GPU, 16-bit dtype).
+      scan_layers: compile one layer and loop over all of them: starts sooner, needs the layers in
+        memory twice. For methods that insert nothing into layers, such as prompts.
     """
 
     name: str = 'flan-demo'
@@ -34,9 +40,14 @@ class Model:
     data_parallel: int = 0
     model_parallel: int = 1
     population_parallel: int = 1
+    remat: str = 'none'
+    attention: str = 'dot_product'
+    scan_layers: bool = False
 
     def __post_init__(self):
         checks.values(self)
+        checks.one_of('remat', self.remat, REMAT)
+        checks.one_of('attention', self.attention, ATTENTION)
 
 
 @gin.configurable(module='pt2tt')  # pyright: ignore
@@ -196,7 +207,8 @@ class Tune(Recipe):
       init: of trained prompt rows: 'vocabulary', 'labels', 'uniform', 'text:some words', or a
         .npy file.
       source: a saved source prompt, for `pt2tt tune` without stage 1.
-      sources: saved prompts of other tasks, for methods that draw on several.
+      sources: saved prompts of other tasks, for methods that draw on several; of `pt2tt distill`
+        the teachers, in the order of the tasks.
       seeds: one run each.
       learning_rates: to choose from by validation, every seed with each; by default
         `learning_rate` alone.
@@ -204,6 +216,8 @@ class Tune(Recipe):
       mixing: of tasks that are trained together: 'equal' parts of each batch, or 'proportional'
         to their sizes.
       task_weights: of their losses, in the order of the tasks; one stands for all.
+      teacher_weight: lambda, of what a student differs from its teachers by, beside the
+        cross entropy: `pt2tt distill` (Wang et al. 2023, whose value was not found).
     """
 
     length: int = 100
@@ -216,6 +230,7 @@ class Tune(Recipe):
     population: int = 0
     mixing: str = 'equal'
     task_weights: tuple[float, ...] = (1.0,)
+    teacher_weight: float = 1.0
 
     def __post_init__(self):
         super().__post_init__()

@@ -61,7 +61,7 @@ def module(
     tuning: Tuning,
     backbone: str = 'pt2tt',
     seed: int | None = None,
-    remat: bool = False,
+    remat: str = 'none',
 ) -> Held:
     """The tuned network.
 
@@ -70,7 +70,8 @@ def module(
       tuning: what is trained; see `bindings.tuning`.
       backbone: 'pt2tt', or 't5x' for the network of T5X itself, which is slower.
       seed: of initial parameters.
-      remat: compute each layer again in the backward pass, to save memory; 'pt2tt' alone can.
+      remat: 'none', 'minimal' or 'full': what the backward pass computes again, to save memory;
+        'pt2tt' alone can.
 
     Raises:
       UserError: for another backbone.

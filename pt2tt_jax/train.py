@@ -121,7 +121,11 @@ def make_step(module, objective: Objective, recipe: Recipe, forward: Forward = p
             return jax.tree.map(jnp.add, total, (value, weight, slope)), None
 
         zero = (jnp.zeros(()), jnp.zeros(()), jax.tree.map(jnp.zeros_like, trained))
-        (value, weight, slope), _ = jax.lax.scan(add, zero, (parts, rngs))
+        if recipe.accumulate == 1:  # a loop would be traced twice
+            total, _ = add(zero, jax.tree.map(lambda x: x[0], (parts, rngs)))
+        else:
+            total, _ = jax.lax.scan(add, zero, (parts, rngs))
+        value, weight, slope = total
         return value / weight, jax.tree.map(lambda g: g / weight, slope)
 
     def member(trained, opt_state, rng, pace, frozen, batch, step):

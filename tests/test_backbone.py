@@ -441,7 +441,7 @@ def test_fingerprint_tells_checkpoints_apart(complete):
     assert backbone.fingerprint(loaded.config, other) != loaded.fingerprint
     wider = loaded.config.replace(relative_attention_max_distance=64)
     assert backbone.fingerprint(wider, loaded.params) != loaded.fingerprint
-    run = loaded.config.replace(dropout_rate=0.1, remat=True, dtype='bfloat16')
+    run = loaded.config.replace(dropout_rate=0.1, remat='full', dtype='bfloat16')
     assert backbone.fingerprint(run, loaded.params) == loaded.fingerprint
 
 

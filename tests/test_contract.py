@@ -147,7 +147,7 @@ def test_padding_packing_and_remat_are_invisible(name, version):
     batch = one.batch()
     inputs = batch['encoder_input_tokens']
     longest = max(np.flatnonzero(row).max() for row in inputs) + 1
-    again = Tuned(Transformer(one.backbone.config.replace(remat=True)), one.tuning)
+    again = Tuned(Transformer(one.backbone.config.replace(remat='full')), one.tuning)
 
     @jax.jit
     def variants(params):

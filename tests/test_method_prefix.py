@@ -174,7 +174,7 @@ def test_networks_fold_away(parts, toy_batch):
 
 def test_networks_under_remat_and_a_cache(toy_batch):
     module, flat = tuned('1.1', make(mid=7))
-    remat, _ = tuned('1.1', make(mid=7), remat=True)
+    remat, _ = tuned('1.1', make(mid=7), remat='full')
     ours = our_logits(module, flat, toy_batch)
     np.testing.assert_allclose(our_logits(remat, flat, toy_batch), ours, atol=1e-5)
     variables = {'params': unflatten(flat)}

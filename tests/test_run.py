@@ -245,6 +245,8 @@ def failure(capsys, arguments: list[str]) -> str:
         (['--gin_file=missing.gin'], 'missing.gin'),
         (['--bogus=1'], 'Unknown argument'),
         (['--gin.Model.data_parallel=3'], 'devices'),
+        (['--gin.Model.remat="ful"'], "Did you mean 'full'"),
+        (['--gin.Model.scan_layers=True', '--methods=lora'], 'layers_0'),
         (['--gin.Data.holdout=0.0'], 'holdout'),
     ],
 )
@@ -267,6 +269,15 @@ def test_folder_of_another_run_is_left_alone(finished, folder, capsys):
     message = failure(capsys, [*command(folder, finished), '--gin.Tune.steps=5'])
     assert 'Tune.steps: 4 there, 5 now' in message
     assert prompts(finished) == before
+
+
+def test_settings_that_are_newer_than_a_folder_have_their_defaults(finished, folder, tmp_path):
+    copy = shutil.copytree(finished, tmp_path / 'old')
+    old = json.loads((copy / 'results.json').read_text())
+    del old['settings']['Model']['remat'], old['settings']['Tune']['patience']
+    (copy / 'results.json').write_text(json.dumps(old))
+    main(command(folder, copy))
+    assert prompts(copy) == prompts(finished)
 
 
 def test_prompt_of_another_backbone_is_refused(finished, folder, tmp_path, capsys):

@@ -350,7 +350,7 @@ def test_config_survives_the_way_through_t5x(toy_config):
 
 
 def test_remat_and_other_networks(toy_config):
-    assert t5x.module(toy_config('1.1'), Tuning(), remat=True).backbone.config.remat
+    assert t5x.module(toy_config('1.1'), Tuning(), remat='full').backbone.config.remat == 'full'
     with pytest.raises(UserError, match=r"no network 't5'. Did you mean 't5x'"):
         t5x.module(toy_config('1.1'), Tuning(), 't5')
 

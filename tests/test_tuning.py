@@ -154,14 +154,54 @@ def outcome(backbone, tuning, batch, **config):
     return logits, slope
 
 
-def test_remat_changes_neither_logits_nor_gradients(toy_backbone, toy_batch):
+@pytest.mark.parametrize('remat', ['minimal', 'full'])
+def test_remat_changes_neither_logits_nor_gradients(remat, toy_backbone, toy_batch):
     tuning = combine(methods.prompt(3), ia3(start=1.5), common())
     batch = with_prompt(toy_batch, 3)
     plain = outcome(toy_backbone, tuning, batch)
-    remat = outcome(toy_backbone, tuning, batch, remat=True)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), plain, remat)
+    again = outcome(toy_backbone, tuning, batch, remat=remat)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), plain, again)
     _, slope = plain
     assert all(np.any(leaf != 0) for leaf in jax.tree.leaves(slope))
+
+
+OTHER_WAYS = [
+    {'attention': 'fused'},
+    {'scan_layers': True},
+    {'scan_layers': True, 'remat': 'minimal'},
+]
+
+
+@pytest.mark.parametrize('way', OTHER_WAYS, ids=str)
+@pytest.mark.parametrize('version', ['1.0', '1.1'])
+def test_other_ways_to_compute_agree(way, version, make_backbone, toy_batch):
+    """In bfloat16 they may differ: `fused` rounds the position bias, and is off by twice as much."""
+    backbone, batch = make_backbone(version), with_prompt(toy_batch, 3)
+    tuning = combine(methods.prompt(3), Tuning(unfreeze=(r'.*/layers_1/.*/query/kernel',)))
+    exact = outcome(backbone, tuning, batch)
+    found = outcome(backbone, tuning, batch, **way)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), found, exact)
+
+    def error(**config):
+        rough = outcome(backbone, tuning, batch, dtype='bfloat16', **config)
+        return [rms(a - b) for a, b in zip(*map(jax.tree.leaves, (rough, exact)), strict=True)]
+
+    for one, other in zip(error(), error(**way), strict=True):
+        assert 0 < other < 3 * one
+
+
+def rms(x) -> float:
+    return float(np.sqrt(np.mean(np.square(x))))
+
+
+def test_scanned_layers_share_no_dropout(toy_backbone, toy_batch):
+    """Each layer draws its own: with one key for all, a pass would drop what it dropped before."""
+    batch = with_prompt(toy_batch, 3)
+    module, params = tuned(toy_backbone, methods.prompt(3), scan_layers=True, dropout_rate=0.5)
+    keys = [jax.random.key(seed) for seed in (0, 0, 1)]
+    first, same, other = (objectives.forward(module, params, batch, dropout=key) for key in keys)
+    np.testing.assert_array_equal(first, same)
+    assert np.abs(first - other).max() > 0.1
 
 
 def test_encode_and_decode_are_the_halves_of_a_call(toy_backbone, toy_batch):

@@ -130,9 +130,15 @@ class RelativePositionBias(nn.Module):
 
 
 class Attend(nn.Module):
-    """Dot-product attention itself: a module without parameters, as a site for inserts."""
+    """Dot-product attention itself: a module without parameters, as a site for inserts.
+
+    Attributes:
+      dropout_rate: of attention weights.
+      fused: whether a GPU takes one kernel for all of it, where no dropout comes between.
+    """
 
     dropout_rate: float
+    fused: bool = False
 
     @nn.compact
     def __call__(
@@ -143,6 +149,8 @@ class Attend(nn.Module):
         bias: Float[Array, '#batch #heads query key'],
         deterministic: bool,
     ) -> Float[Array, 'batch query heads head']:
+        if self.fused and (deterministic or not self.dropout_rate):
+            return fused_attention(query, key, value, bias)
         # T5 does not divide by sqrt(head): the scale is folded into the initial query kernel.
         logits = jnp.einsum('bqhd,bkhd->bhqk', query, key, preferred_element_type=jnp.float32)
         weights = jax.nn.softmax(logits + bias).astype(value.dtype)
@@ -150,10 +158,29 @@ class Attend(nn.Module):
         return jnp.einsum('bhqk,bkhd->bqhd', weights, value)
 
 
+def fused_attention(
+    query: Float[Array, 'batch query heads head'],
+    key: Float[Array, 'batch key heads head'],
+    value: Float[Array, 'batch key heads head'],
+    bias: Float[Array, '#batch #heads query key'],
+) -> Float[Array, 'batch query heads head']:
+    """Attention that never stores its weights: cuDNN's kernel on a GPU, XLA's operations elsewhere.
+
+    cuDNN takes 16-bit types, and in the backward pass an even number of queries and of keys.
+    """
+    even = query.shape[1] % 2 == key.shape[1] % 2 == 0
+    kernel = 'cudnn' if jax.default_backend() == 'gpu' and even else 'xla'
+    # Half of the lowest number: float16 has no -1e10, and what is added to -inf is not a number.
+    lowest = jnp.finfo(query.dtype).min / 2
+    bias = jnp.maximum(bias, lowest).astype(query.dtype)
+    return jax.nn.dot_product_attention(query, key, value, bias, scale=1.0, implementation=kernel)
+
+
 class Attention(nn.Module):
     """Multi-head attention; while decoding, over the keys and values of all steps so far."""
 
     config: T5Config
+    fused: bool = False
 
     @nn.compact
     def __call__(
@@ -181,7 +208,9 @@ class Attention(nn.Module):
         total = jnp.zeros((1, 1, 1, 1)) if bias is None else bias
         if mask is not None:
             total = total + jnp.where(mask, 0.0, MASKED)
-        x = Attend(cfg.dropout_rate, name='attend')(query, key, value, total, deterministic)
+        x = Attend(cfg.dropout_rate, self.fused, name='attend')(
+            query, key, value, total, deterministic
+        )
         return Dense(
             (queries.shape[-1],),
             ('joined_kv', 'embed'),

@@ -11,8 +11,11 @@ Transformer"; Shazeer 2020, "GLU Variants Improve Transformer" (T5 1.1).
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
@@ -31,7 +34,8 @@ class EncoderLayer(nn.Module):
         cfg, dtype = self.config, jnp.dtype(self.config.dtype)
         drop = nn.Dropout(cfg.dropout_rate, broadcast_dims=(-2,), deterministic=deterministic)
         y = LayerNorm(dtype, name='pre_attention_layer_norm')(x)
-        y = Attention(cfg, name='attention')(y, y, mask, bias, deterministic=deterministic)
+        attention = Attention(cfg, cfg.attention == 'fused', name='attention')
+        y = attention(y, y, mask, bias, deterministic=deterministic)
         x = x + drop(y)
         y = LayerNorm(dtype, name='pre_mlp_layer_norm')(x)
         return x + drop(Mlp(cfg, name='mlp')(y, deterministic))
@@ -61,6 +65,48 @@ class DecoderLayer(nn.Module):
         return x + drop(Mlp(cfg, name='mlp')(y, deterministic))
 
 
+def _remat(layer: type[nn.Module], config: T5Config, *static: str) -> type[nn.Module]:
+    """`layer`, of whose values the backward pass computes those again that `config.remat` says."""
+    if config.remat == 'none':
+        return layer
+    products = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+    # Arguments are counted with the module itself as the first.
+    numbers = [*inspect.signature(layer.__call__).parameters]
+    return nn.remat(
+        layer,
+        policy=products if config.remat == 'minimal' else None,
+        static_argnums=tuple(map(numbers.index, static)),
+    )
+
+
+def _layers(stack: nn.Module, layer: type[nn.Module], count: int, x, *given):
+    """`x` through `layers_0` to `layers_<count - 1>` of `stack`.
+
+    With `scan_layers`, one layer is compiled and a loop runs it with each layer's parameters, which
+    are copied together for that. New parameters and caches need the layers one by one.
+    """
+    config: T5Config = stack.config  # pyright: ignore[reportAttributeAccessIssue]
+    names = [f'layers_{i}' for i in range(count)]
+    tree = stack.variables.get('params', {})
+    fresh = not set(names) <= set(tree) or stack.is_mutable_collection('params')
+    if not config.scan_layers or fresh or stack.is_mutable_collection('cache'):
+        for name in names:
+            x = layer(config, name=name)(x, *given)
+        return x
+    rngs = {}
+    if stack.has_rng('dropout'):
+        rngs = {'dropout': jax.random.split(stack.make_rng('dropout'), count)}
+    one = layer(config, parent=None)
+
+    def step(x, of_layer):
+        params, rngs = of_layer
+        made: Any = one.apply({'params': params}, x, *given, rngs=rngs)
+        return made, None
+
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(tree[name] for name in names))
+    return jax.lax.scan(step, x, (stacked, rngs))[0]
+
+
 class Encoder(nn.Module):
     """Tokens [batch, length] to encodings [batch, length, embed]."""
 
@@ -75,10 +121,8 @@ class Encoder(nn.Module):
             tokens.shape[1], tokens.shape[1]
         )
         x = drop(self.embed(tokens).astype(dtype))
-        # Arguments are counted from the module itself: 4 is `deterministic`.
-        layer = nn.remat(EncoderLayer, static_argnums=(4,)) if cfg.remat else EncoderLayer
-        for i in range(cfg.num_encoder_layers):
-            x = layer(cfg, name=f'layers_{i}')(x, mask, bias, deterministic)
+        layer = _remat(EncoderLayer, cfg, 'deterministic')
+        x = _layers(self, layer, cfg.num_encoder_layers, x, mask, bias, deterministic)
         return drop(LayerNorm(dtype, name='encoder_norm')(x))
 
 
@@ -97,12 +141,9 @@ class Decoder(nn.Module):
         length = (decode and max_decode_length) or tokens.shape[1]
         bias = RelativePositionBias(cfg, bidirectional=False, name='relpos_bias')(length, length)
         x = drop(self.embed(tokens).astype(dtype))
-        # Arguments are counted from the module itself: 6 and 7 are `deterministic`, `decode`.
-        layer = nn.remat(DecoderLayer, static_argnums=(6, 7)) if cfg.remat else DecoderLayer
-        for i in range(cfg.num_decoder_layers):
-            x = layer(cfg, name=f'layers_{i}')(
-                x, encoded, mask, cross_mask, bias, deterministic, decode
-            )
+        layer = _remat(DecoderLayer, cfg, 'deterministic', 'decode')
+        given = (encoded, mask, cross_mask, bias, deterministic, decode)
+        x = _layers(self, layer, cfg.num_decoder_layers, x, *given)
         x = drop(LayerNorm(dtype, name='decoder_norm')(x))
         if cfg.logits_via_embedding:
             return self.embed.attend(x) * cfg.emb_dim**-0.5
