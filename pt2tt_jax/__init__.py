@@ -20,7 +20,8 @@
     data        a task, read, formatted and tokenised (texts: `pt2tt_jax.tasks`)
     job         a run before it starts: settings checked, backbone and data loaded
     run         the whole job; `report` draws it, `predict` uses what it made
-    multitask   tasks that train together; `distill` is MPT's way from several teachers
+    multitask   tasks that train together
+    distill     MPT's loss and training from several teachers; `source_stage` is the whole run
     suite       methods x tasks x seeds, and one table
     inventory   what each method trains, counted
     settings    every setting from gin; `sections` has names and defaults

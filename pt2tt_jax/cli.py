@@ -21,7 +21,8 @@ from pt2tt_jax.flags import CONFIGURED, TRAINING, bindings, bound, parser, searc
 
 
 def load_settings(args: argparse.Namespace, gin_flags: Sequence[str]) -> gin_settings.Settings:
-    files = ['runs/demo.gin', *args.gin_file] if args.command == 'demo' else args.gin_file
+    own = [f'runs/{args.command}.gin'] if args.command in ('demo', 'distill') else []
+    files = [*own, *args.gin_file]
     return gin_settings.load(files, bindings(args, gin_flags), search_paths(args))
 
 
@@ -45,7 +46,7 @@ def prepare_jax(distributed: bool = False) -> None:
 def _train(args: argparse.Namespace, gin_flags: Sequence[str]) -> None:
     settings = load_settings(args, gin_flags)
     prepare_jax(args.distributed)
-    from pt2tt_jax import processes, report, run
+    from pt2tt_jax import processes, report, run, source_stage
 
     folder = Path(args.out)
     if args.command in ('demo', 'run'):
@@ -54,6 +55,8 @@ def _train(args: argparse.Namespace, gin_flags: Sequence[str]) -> None:
         results = run.transfer_only(settings, folder)
     elif args.command == 'tune':
         results = run.tune_only(settings, folder)
+    elif args.command == 'distill':
+        results = source_stage.run(settings, folder)
     else:
         results = run.evaluate_prompts(settings, folder, [Path(p) for p in args.prompt])
     if not processes.first():

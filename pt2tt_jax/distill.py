@@ -1,5 +1,7 @@
 """The source stage of MPT: one prompt for several tasks, distilled from a prompt of each.
 
+`pt2tt_jax.source_stage` is the whole run.
+
 Wang et al. 2023, "Multitask Prompt Tuning Enables Parameter-Efficient Transfer Learning", section
 3.2. Each source task k has a teacher, a prompt that was tuned for it alone. The student's prompts
 are trained on batches of all tasks to minimise
@@ -14,8 +16,7 @@ same frozen backbone.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,15 +26,16 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from pt2tt_jax import features, objectives, sharding, train
+from pt2tt_jax import evaluate, features, objectives, sharding, train, tune
 from pt2tt_jax.backbone import Backbone
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.features import Encoded
 from pt2tt_jax.methods.initialisers import array
+from pt2tt_jax.methods.mpt import NAME as METHOD
 from pt2tt_jax.methods.prompt import EMBEDDER, prompt
 from pt2tt_jax.objectives import Batch
-from pt2tt_jax.settings import Recipe
-from pt2tt_jax.tuning import Insert, Tuned, Tuning, attach, combine, flatten, merge, split
+from pt2tt_jax.settings import Tune
+from pt2tt_jax.tuning import Insert, Params, Tuned, Tuning, attach, combine, flatten, merge, split
 
 HIDDEN = 'hidden'
 TEACHER = 'teacher_prompts'
@@ -103,99 +105,110 @@ def _distance(teacher, student) -> Float[Array, 'batch tokens']:
     return jnp.mean(jnp.square(difference), axis=-1)
 
 
-@dataclasses.dataclass(frozen=True)
-class Distilled:
-    """The student's parameters by path, to be saved for `mpt.start`, and the metric log."""
-
-    trained: dict[str, np.ndarray]
-    curves: list[dict[str, Any]]
-
-
 def distill(
     backbone: Backbone,
     tuning: Tuning,
     train_set: Encoded,
     teachers: Mapping[str, Float[np.ndarray, 'prompt embed']],
-    settings: Recipe,
+    settings: Tune,
     directory: Path,
     *,
-    weight: float = 1.0,
+    exams: Sequence[tune.Exam] = (),
     seed: int = 0,
     mesh: jax.sharding.Mesh | None = None,
-) -> Distilled:
-    """Trains the prompts of all source tasks together; each batch takes equally from every task.
+) -> tuple[tune.Learned, list[dict[str, Any]]]:
+    """Trains the prompts of all source tasks together; returns them and the metric log.
 
     Args:
       backbone: the frozen model.
       tuning: of the student, such as `methods.mpt(length, tasks=len(teachers))`.
       train_set: examples of all tasks, numbered in `tasks`; see `features.join`.
       teachers: a tuned prompt of each task, in the order of their numbers.
-      settings: steps, batch size and the like.
+      settings: steps, mixing of tasks, `teacher_weight` and the like; one learning rate.
       directory: takes checkpoints and metrics; an interrupted run goes on from there.
-      weight: lambda, of both distillation losses; the paper's was not found.
+      exams: one a task; the mean of their scores chooses the step that is kept. Without any it is
+        the last.
       seed: of initial values and batches.
       mesh: devices; by default one.
 
     Raises:
       UserError: when the teachers are not one a task, or not as long as the student's prompts.
     """
-    backbone = sharding.place(backbone, mesh or sharding.mesh(1, 1))
+    mesh = mesh or sharding.mesh(1, 1)
+    backbone = sharding.place(backbone, mesh)
     around = tuning.frame(backbone.config.vocab_size)
-    rows = _teacher_rows(teachers, tuning, around.length)
-    tasks = _task_numbers(train_set, teachers)
+    check_teachers(teachers, tuning.tasks, around.length)
+    _check_tasks(train_set, teachers)
     student = Tuned(backbone.module, combine(tuning, WATCHED))
-    teacher = Tuned(backbone.module, combine(_table(rows), WATCHED))
-    tree = attach(student, backbone.params, jax.random.key(seed))
-    trained, frozen = split(tree, tuning)
-    lesson = attach(teacher, backbone.params, jax.random.key(seed))[EMBEDDER][TEACHER]
-    order = features.Mixed(tasks, settings.batch_size, seed)
+    trained, frozen = split(attach(student, backbone.params, jax.random.key(seed)), tuning)
+    teacher, lesson = _lesson(backbone, teachers)
+    plain = Tuned(backbone.module, tuning)
 
-    def batches(step: int) -> features.Batch:
-        batch = features.batch(train_set, order(step), around)
-        return {name: leaf[None] for name, leaf in batch.items()}
+    def model(params: Params) -> evaluate.Model:
+        one = jax.tree.map(lambda leaf: leaf[0], params)
+        return evaluate.Model(plain, merge(one, frozen), around)
 
     problem = train.Problem(
         module=student,
-        frozen=merge({EMBEDDER: {TEACHER: lesson}}, frozen),
+        frozen=merge(lesson, frozen),
         trained=jax.tree.map(lambda leaf: leaf.astype(jnp.float32)[None], trained),
-        objective=distillation(weight),
-        batches=batches,
-        evaluate=None,
-        names=('student',),
+        objective=distillation(settings.teacher_weight),
+        batches=_batches(train_set, around, settings, seed),
+        evaluate=(lambda params: [tune.total(exams, model(params))]) if exams else None,
+        names=(f'seed{seed}',),
         seed=seed,
         forward=both(teacher),
     )
-    fitted = train.fit(problem, settings, directory, mesh=mesh, label=f'{len(rows)} teachers')
+    label = f'{METHOD} from {len(teachers)} teachers, seed {seed}'
+    fitted = train.fit(problem, settings, directory, mesh=mesh, label=label)
     found = {path: np.asarray(leaf[0]) for path, leaf in flatten(fitted.trained).items()}
-    return Distilled(found, fitted.curves)
+    step = int(fitted.steps[0])
+    return tune.Learned(METHOD, seed, step, found, model(fitted.trained), tuning), fitted.curves
 
 
-def _table(rows: Float[np.ndarray, 'tasks prompt embed']) -> Tuning:
-    """All teachers as one table, whose soft tokens are those of the student."""
-    flat = rows.reshape(-1, rows.shape[-1])
-    return prompt(len(flat), init=array(flat), name=TEACHER)
+def _lesson(backbone: Backbone, teachers: Mapping[str, np.ndarray]) -> tuple[Tuned, Params]:
+    """(network, its table): all teachers as one prompt, whose soft tokens are the student's."""
+    flat = np.concatenate([np.asarray(rows, np.float32) for rows in teachers.values()])
+    table = prompt(len(flat), init=array(flat), name=TEACHER)
+    teacher = Tuned(backbone.module, combine(table, WATCHED))
+    made = attach(teacher, backbone.params, jax.random.key(0))
+    return teacher, {EMBEDDER: {TEACHER: made[EMBEDDER][TEACHER]}}
 
 
-def _teacher_rows(teachers, tuning: Tuning, length: int) -> Float[np.ndarray, 'tasks prompt embed']:
-    if len(teachers) != tuning.tasks:
+def _batches(
+    train_set: Encoded, around: features.Frame, settings: Tune, seed: int
+) -> Callable[[int], features.Batch]:
+    """step -> its batch, [1, batch, ...]: not packed, since the loss takes means over rows."""
+    order, weights = tune.order(train_set, settings, seed), tune.weights(train_set, settings)
+
+    def batches(step: int) -> features.Batch:
+        rows = order(step)
+        batch = features.batch(train_set, rows, around)
+        batch['decoder_loss_weights'] *= weights[rows, None]
+        return {name: leaf[None] for name, leaf in batch.items()}
+
+    return batches
+
+
+def check_teachers(teachers: Mapping[str, np.ndarray], tasks: int, length: int) -> None:
+    """Raises UserError unless each task has a teacher, as long as the student's prompts."""
+    if len(teachers) != tasks:
         raise UserError(
-            f'There are {len(teachers)} teachers, but the tuning has prompts of {tuning.tasks} '
-            'tasks; give one saved prompt a task.'
+            f'There are {len(teachers)} teachers, but the tuning has prompts of {tasks} tasks; '
+            'give one saved prompt a task.'
         )
     for name, rows in teachers.items():
         if len(rows) != length:
             raise UserError(
                 f'The teacher {name!r} has {len(rows)} tokens, the student {length}: their hidden '
-                'states cannot be compared. Train both with one length.'
+                'states cannot be compared. Train both with one length (Tune.length).'
             )
-    return np.stack([np.asarray(rows, np.float32) for rows in teachers.values()])
 
 
-def _task_numbers(train_set: Encoded, teachers) -> np.ndarray:
-    tasks = train_set.tasks if train_set.tasks is not None else np.zeros(len(train_set), int)
-    if set(tasks.tolist()) != set(range(len(teachers))):
+def _check_tasks(train_set: Encoded, teachers: Mapping[str, np.ndarray]) -> None:
+    tasks = {0} if train_set.tasks is None else set(train_set.tasks.tolist())
+    if tasks != set(range(len(teachers))):
         raise UserError(
-            f'The training examples are of the tasks {sorted(set(tasks.tolist()))}, but there are '
+            f'The training examples are of the tasks {sorted(tasks)}, but there are '
             f'{len(teachers)} teachers; give examples of every task, in the order of the teachers.'
         )
-    return tasks

@@ -72,6 +72,12 @@ def restored(
         before = made.get('before') or soft_tokens(len(rows))
         around = features.frame(backbone.config.vocab_size, before, made.get('after', ()))
         return prompted(backbone, rows, around)
+    if made.get('tasks', 1) > 1 and 'task' not in made:
+        raise UserError(
+            f'These parameters of the method {made["method"]!r} are of several tasks at once; take '
+            "the file of one task, in that task's folder of the same run, or start from these with "
+            'mpt.start.'
+        )
     tuning = _tuning(backbone, made, (about or {}).get('labels', ())) if made else Tuning()
     module = Tuned(backbone.module, tuning) if made else backbone.module
     wanted = {path for path in flatten(shapes(module)) if tuning.owns(path)}

@@ -32,12 +32,14 @@ SHORT = {  # flag -> (setting, what it takes)
     'methods': ('Tune.methods', tuple),
     'seeds': ('Tune.seeds', tuple),
     'source': ('Tune.source', str),
+    'sources': ('Tune.sources', tuple),
 }
 COMMANDS = {
     'demo': 'the whole job on a real T5 and texts that come with the package, in minutes',
     'run': 'both stages, evaluation and report on your task',
     'transfer': 'stage 1: learn a source prompt from every template, keep the best',
     'tune': 'stage 2 or a baseline: tune on labels; several tasks, with commas, train together',
+    'distill': 'source stage of MPT: one student for several tasks, from a saved prompt of each',
     'suite': 'methods x tasks x seeds from one gin file, and one table',
     'methods': 'list the tuning methods, and how many parameters each trains',
     'eval': 'measure saved prompts on a task',
@@ -48,7 +50,7 @@ COMMANDS = {
     'search-templates': 'let the model find templates of the format lmbff (LM-BFF) for a task',
     'convert': 'models and soft prompts from and to T5X, Hugging Face, PEFT and numpy',
 }
-TRAINING = ('demo', 'run', 'transfer', 'tune', 'suite', 'eval')
+TRAINING = ('demo', 'run', 'transfer', 'tune', 'distill', 'suite', 'eval')
 CONFIGURED = (*TRAINING, 'prepare', 'search-templates', 'methods')  # commands that take settings
 
 
@@ -140,6 +142,7 @@ _ADD = {
     'run': _training_flags,
     'transfer': _training_flags,
     'tune': _training_flags,
+    'distill': _training_flags,
     'suite': _training_flags,
     'methods': _methods_flags,
     'eval': _eval_flags,

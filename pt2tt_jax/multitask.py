@@ -8,13 +8,16 @@ have parts of their own for each task, other methods share everything).
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from pt2tt_jax import features, tune
+from pt2tt_jax.backbone import Backbone
 from pt2tt_jax.errors import UserError
+from pt2tt_jax.features import Encoded
 from pt2tt_jax.job import Job, keep, start
 from pt2tt_jax.settings import Settings
 from pt2tt_jax.tuning import Tuning
@@ -35,35 +38,44 @@ def run(settings: Settings, folder: Path) -> dict[str, Any]:
     Raises:
       UserError: for what one task may raise, and for tasks that a method cannot tell apart.
     """
-    jobs = _jobs(settings, folder)
-    tunings = {m: _tuning(m, jobs) for m in settings.tune.methods}  # all checks before training
+    jobs = started(settings, folder)
+    tunings = {m: tuning(m, jobs) for m in settings.tune.methods}  # all checks before training
     for job in jobs:
         job.results.section('zero_shot', job.zero_shot)
     for method, chosen in tunings.items():
-        if all(method in job.results.values.get('tuned', {}) for job in jobs):
-            continue
-        found = _train(method, chosen, jobs, folder)
-        for job, scores in zip(jobs, found, strict=True):
-            job.results.section(f'tuned/{method}', lambda scores=scores: scores)
-    for job in jobs:
-        job.write_report()
-    return {job.settings.data.task: job.results.values for job in jobs}
+        section(f'tuned/{method}', jobs, functools.partial(_train, method, chosen, jobs, folder))
+    return reported(jobs)
 
 
-def _jobs(settings: Settings, folder: Path) -> list[Job]:
+def started(settings: Settings, folder: Path, backbone: Backbone | None = None) -> list[Job]:
+    """A job for each task, all before one backbone, which is loaded unless it is given."""
     wanted = names(settings)
     if len(set(wanted)) < len(wanted):
         raise UserError(f'A task is named twice in Data.task = {settings.data.task!r}.')
     jobs: list[Job] = []
     for name in wanted:
         one = dataclasses.replace(settings, data=dataclasses.replace(settings.data, task=name))
-        backbone = jobs[0].backbone if jobs else None
+        backbone = jobs[0].backbone if jobs else backbone
         jobs.append(start(one, folder / name, stage1_too=False, backbone=backbone))
         jobs[-1].results.values.setdefault('together', wanted)
     return jobs
 
 
-def _tuning(method: str, jobs: Sequence[Job]) -> Tuning:
+def section(name: str, jobs: Sequence[Job], compute: Callable[[], Sequence[Any]]) -> None:
+    """`Results.section` of all tasks; `compute` gives a value for each, and runs once at most."""
+    once = functools.cache(compute)
+    for number, job in enumerate(jobs):
+        job.results.section(name, lambda number=number: once()[number])
+
+
+def reported(jobs: Sequence[Job]) -> dict[str, Any]:
+    """Draws the report of every task; returns task -> results."""
+    for job in jobs:
+        job.write_report()
+    return {job.settings.data.task: job.results.values for job in jobs}
+
+
+def tuning(method: str, jobs: Sequence[Job]) -> Tuning:
     """The tuning of `method`, one for all tasks; its labels are all of theirs."""
     labels = list(dict.fromkeys(label for job in jobs for label in job.prepared.labels))
     first = jobs[0]
@@ -94,19 +106,23 @@ def _check_labels(method: str, jobs: Sequence[Job]) -> None:
             )
 
 
-def _train(method: str, chosen: Tuning, jobs: Sequence[Job], folder: Path) -> list[dict[str, Any]]:
-    """Scores of each task, as `tuned/<method>` of its results."""
-    first = jobs[0]
-    learned, curves = tune.tune(
-        first.backbone,
-        chosen,
-        features.join([job.prepared.train for job in jobs]),
-        [_exam(job, number) for number, job in enumerate(jobs)],
-        first.settings.of(method),
-        folder / 'tune' / method,
-        method=method,
-        mesh=first.mesh,
-    )
+def train_set(jobs: Sequence[Job]) -> Encoded:
+    """The training examples of all tasks, numbered by task."""
+    return features.join([job.prepared.train for job in jobs])
+
+
+def exams(jobs: Sequence[Job]) -> list[tune.Exam]:
+    """What the step to keep is chosen by: the validation examples of every task."""
+    return [
+        tune.Exam(data.validation.student, data.label_ids, data.name, number)
+        for number, data in enumerate(job.prepared for job in jobs)
+    ]
+
+
+def kept(
+    jobs: Sequence[Job], learned: Sequence[tune.Learned], curves: list[dict]
+) -> list[dict[str, Any]]:
+    """Saves and scores what was learned for each task, as `tuned/<method>` of its results."""
     return [
         {
             'parameters': learned[0].parameters,
@@ -117,15 +133,22 @@ def _train(method: str, chosen: Tuning, jobs: Sequence[Job], folder: Path) -> li
     ]
 
 
-def _exam(job: Job, number: int) -> tune.Exam:
-    prepared = job.prepared
-    return tune.Exam(prepared.validation.student, prepared.label_ids, prepared.name, number)
+def _train(method: str, chosen: Tuning, jobs: Sequence[Job], folder: Path) -> list[dict[str, Any]]:
+    first = jobs[0]
+    learned, curves = tune.tune(
+        first.backbone,
+        chosen,
+        train_set(jobs),
+        exams(jobs),
+        first.settings.of(method),
+        folder / 'tune' / method,
+        method=method,
+        mesh=first.mesh,
+    )
+    return kept(jobs, learned, curves)
 
 
 def _of_task(one: tune.Learned, number: int) -> tune.Learned:
-    """The model as one task reads it, with all of its leaves: a simpler method has no tasks."""
-    return dataclasses.replace(
-        one,
-        model=dataclasses.replace(one.model, around=one.model.around.of(number)),
-        tuning=dataclasses.replace(one.tuning, simpler=None),
-    )
+    """The model as one task reads it; what is saved has the leaves of all."""
+    around = one.model.around.of(number)
+    return dataclasses.replace(one, model=dataclasses.replace(one.model, around=around))

@@ -182,7 +182,7 @@ def tune(
     found = list(_in_parts(job, members, directory, settings.population or len(members)))
     best = max(rates, key=lambda rate: np.mean([m.score for m in found if m.rate == rate]))
     learned = [member.learned for member in found if member.rate == best]
-    curves = _joined([member.curves for member in found])
+    curves = joined([member.curves for member in found])
     return learned, curves
 
 
@@ -221,7 +221,7 @@ class _Job:
             lambda *leaves: jnp.stack(leaves).astype(jnp.float32), *(half for half, _ in halves)
         )
         around = chosen.frame(self.backbone.config.vocab_size)
-        orders = [_order(self.train_set, settings, seed) for seed, _ in members]
+        orders = [order(self.train_set, settings, seed) for seed, _ in members]
 
         def model(one: Params) -> evaluate.Model:
             return evaluate.Model(module, merge(one, frozen), around)
@@ -234,7 +234,7 @@ class _Job:
             objective=objectives.cross_entropy,
             batches=_batches(self.train_set, orders, around, settings, self.mesh),
             evaluate=lambda params: [
-                _total(self.exams, model(_member(params, i))) for i in range(len(members))
+                total(self.exams, model(_member(params, i))) for i in range(len(members))
             ],
             names=tuple(f'seed{seed}' + f'_lr{rate:g}' * several for seed, rate in members),
             seed=members[0][0],
@@ -272,7 +272,7 @@ def _in_parts(
         yield from _in_parts(job, members, directory, fewer)
 
 
-def _joined(curves: Sequence[list[dict]]) -> list[dict]:
+def joined(curves: Sequence[list[dict]]) -> list[dict]:
     """Metric rows of several parts as one: those of a step come together."""
     rows: dict[int, dict] = {}
     for row in (row for part in curves for row in part):
@@ -284,10 +284,19 @@ def _member(params: Params, index: int) -> Params:
     return jax.tree.map(lambda leaf: leaf[index], params)
 
 
-def _order(train_set: Encoded, settings: Tune, seed: int) -> Callable[[int], np.ndarray]:
+def order(train_set: Encoded, settings: Tune, seed: int) -> Callable[[int], np.ndarray]:
+    """step -> row numbers of its batch; of several tasks as `Tune.mixing` says."""
     if train_set.tasks is not None and settings.mixing == 'equal':
         return features.Mixed(train_set.tasks, settings.batch_size, seed)
     return features.Shuffled(len(train_set), settings.batch_size, seed)
+
+
+def weights(train_set: Encoded, settings: Tune) -> Float[np.ndarray, ' examples']:
+    """What the loss of each example counts, by `Tune.task_weights`."""
+    if train_set.tasks is None:
+        return np.ones(len(train_set), np.float32)
+    each = np.resize(np.asarray(settings.task_weights), int(train_set.tasks.max()) + 1)
+    return each[train_set.tasks]
 
 
 def _batches(
@@ -298,14 +307,11 @@ def _batches(
     mesh: jax.sharding.Mesh,
 ) -> packing.Packer:
     """step -> the batches of all members, [members, rows, ...]; losses weighted by task."""
-    weights = np.ones(len(train_set), np.float32)
-    if train_set.tasks is not None:
-        each = np.resize(np.asarray(settings.task_weights), int(train_set.tasks.max()) + 1)
-        weights = each[train_set.tasks]
+    weight = weights(train_set, settings)
 
     def read(_: int, row: int) -> packing.Item:
         inputs = train_set.framed(row, around)
-        return packing.Item(inputs, train_set.targets[row], float(weights[row]))
+        return packing.Item(inputs, train_set.targets[row], float(weight[row]))
 
     longest = (
         around.length + max(map(len, train_set.inputs)),
@@ -315,7 +321,7 @@ def _batches(
     return packing.Packer(read, orders, longest, settings.steps, multiple, packed=settings.packing)
 
 
-def _total(exams: Sequence[Exam], model: evaluate.Model) -> dict[str, float]:
+def total(exams: Sequence[Exam], model: evaluate.Model) -> dict[str, float]:
     """The scores of one exam, or of several: each by the name of its task, and their mean."""
     found = [exam.scores(model) for exam in exams]
     if len(exams) == 1:

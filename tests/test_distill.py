@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
 from toys import KEY, make_backbone
 
-from pt2tt_jax import distill, methods, objectives, saved
+from pt2tt_jax import distill, evaluate, features, methods, objectives, saved, tune
 from pt2tt_jax.errors import UserError
-from pt2tt_jax.features import Encoded, batch, join
+from pt2tt_jax.features import Encoded, join
 from pt2tt_jax.methods.initialisers import array
 from pt2tt_jax.methods.mpt import COLUMN, ROW, SHARED
-from pt2tt_jax.settings import Recipe
+from pt2tt_jax.settings import Tune
 from pt2tt_jax.tuning import Tuned, attach, combine, flatten, merge, split, unflatten
 
 LENGTH = 3
+batch: Any = features.batch  # of NumPy arrays, where JAX's are announced
 RNG = np.random.default_rng(5)
 TEACHERS = {name: RNG.normal(size=(LENGTH, 16)).astype(np.float32) for name in ('one', 'two')}
-RECIPE = Recipe(steps=60, batch_size=8, learning_rate=0.1, eval_every=5, writers=())
+RECIPE = Tune(steps=60, batch_size=8, learning_rate=0.1, eval_every=5, writers=())
 
 
 def examples(count: int) -> Encoded:
@@ -76,6 +80,21 @@ def test_teacher_and_student_say_what_they_say_alone():
     np.testing.assert_allclose(said.logits, _from_states(params, said), atol=1e-4)
 
 
+def test_every_example_is_taught_by_the_teacher_of_its_task():
+    backbone = make_backbone('1.1')
+    teacher, lesson = distill._lesson(backbone, TEACHERS)
+    around = methods.mpt(LENGTH, tasks=2).frame(100)
+    for number, rows in enumerate(TEACHERS.values()):
+        few = TRAIN.subset([20 * number, 20 * number + 1])
+        taught, _ = distill.seen(
+            teacher, merge(lesson, backbone.params), batch(few, [0, 1], around)
+        )
+        alone = evaluate.prompted(backbone, rows)
+        plain = batch(dataclasses.replace(few, tasks=None), [0, 1], alone.around)
+        expected = objectives.forward(alone.module, alone.params, plain)
+        np.testing.assert_allclose(taught.logits, expected, atol=1e-4)
+
+
 def _from_states(params, seen):
     """The states are the last before the output matrix."""
     return np.asarray(seen.decoder) @ np.asarray(params['decoder']['logits_dense']['kernel'])
@@ -102,27 +121,51 @@ def distilled(tmp_path_factory):
     """A student that learns from its teachers alone: the weight drowns the labels."""
     tuning = methods.mpt(LENGTH, tasks=2)
     folder = tmp_path_factory.mktemp('distilled')
-    backbone = make_backbone('1.1')
-    return distill.distill(backbone, tuning, TRAIN, TEACHERS, RECIPE, folder, weight=100.0)
+    backbone, recipe = make_backbone('1.1'), dataclasses.replace(RECIPE, teacher_weight=100.0)
+    return distill.distill(backbone, tuning, TRAIN, TEACHERS, recipe, folder)
 
 
 def test_the_student_learns(distilled):
-    losses = [row['loss/student'] for row in distilled.curves if 'loss/student' in row]
+    learned, curves = distilled
+    losses = [row['loss/seed0'] for row in curves if 'loss/seed0' in row]
     assert np.mean(losses[-3:]) < 0.6 * losses[0]
-    shapes = {path: leaf.shape for path, leaf in distilled.trained.items()}
+    shapes = {path: leaf.shape for path, leaf in learned.trained.items()}
     assert shapes == {SHARED: (LENGTH, 16), COLUMN: (2, LENGTH), ROW: (2, 16)}
 
 
 def test_target_prompts_start_from_it(distilled, tmp_path):
     """The way to the next stage: saved, read back, averaged over the source tasks."""
     path = tmp_path / 'source.safetensors'
-    saved.save(path, distilled.trained, {})
+    learned, _ = distilled
+    saved.save(path, learned.trained, {})
     tuning = methods.mpt(LENGTH, start=str(path))
     module = Tuned(make_backbone('1.1').module, tuning)
     trained, _ = split(attach(module, make_backbone('1.1').params, KEY), tuning)
     flat = flatten(trained)
-    np.testing.assert_array_equal(flat[SHARED], distilled.trained[SHARED])
-    np.testing.assert_allclose(flat[ROW], distilled.trained[ROW].mean(axis=0)[None], rtol=1e-6)
+    np.testing.assert_array_equal(flat[SHARED], learned.trained[SHARED])
+    np.testing.assert_allclose(flat[ROW], learned.trained[ROW].mean(axis=0)[None], rtol=1e-6)
+
+
+def test_the_step_with_the_best_exams_is_kept(tmp_path):
+    """And the model that comes back is the one that was examined."""
+    exams = [tune.Exam(examples(6), None, name, task) for task, name in enumerate(TEACHERS)]
+    recipe = dataclasses.replace(RECIPE, steps=12, eval_every=2, learning_rate=3.0)
+    tuning = methods.mpt(LENGTH, tasks=2)
+    learned, curves = distill.distill(
+        make_backbone('1.1'), tuning, TRAIN, TEACHERS, recipe, tmp_path, exams=exams
+    )
+    scores = {row['step']: row['score/seed0'] for row in curves}
+    assert learned.step == max(scores, key=lambda step: scores[step])
+    assert learned.step < 12  # so high a rate does harm
+    again = tune.total(exams, learned.model)['score']
+    np.testing.assert_allclose(again, scores[learned.step], rtol=1e-4)
+
+
+def test_losses_are_weighted_by_task():
+    recipe = dataclasses.replace(RECIPE, task_weights=(1.0, 0.25))
+    made = distill._batches(TRAIN, methods.mpt(LENGTH, tasks=2).frame(100), recipe, seed=0)(0)
+    first = made['decoder_loss_weights'][0, :, 0]
+    np.testing.assert_array_equal(sorted(first), [0.25] * 4 + [1.0] * 4)
 
 
 @pytest.mark.parametrize(

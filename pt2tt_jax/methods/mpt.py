@@ -1,7 +1,7 @@
 """MPT: one prompt that all tasks share, times a rank-one matrix of each task's own.
 
 Wang, Panda, Karlinsky, Feris, Sun and Kim 2023, "Multitask Prompt Tuning Enables
-Parameter-Efficient Transfer Learning". Its source stage is `pt2tt_jax.distill`.
+Parameter-Efficient Transfer Learning". Its source stage is `pt2tt_jax.source_stage`.
 """
 
 from __future__ import annotations
