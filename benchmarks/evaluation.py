@@ -6,8 +6,8 @@
 
 All have the same weights and texts and take turns in one process. transformers gets batches in file
 order, padded to their longest text: it writes the label (`generate`, as T5 is evaluated), or scores
-each label, with the text encoded once. Ours takes texts by length. For decoding, EOS scores the mean of
-all tokens, so that everybody writes on to the end.
+each label, with the text encoded once. Ours takes texts by length. For decoding, EOS scores the
+mean of all tokens, so that everybody writes on to the end.
 """
 
 from __future__ import annotations

@@ -175,7 +175,7 @@ OTHER_WAYS = [
 @pytest.mark.parametrize('way', OTHER_WAYS, ids=str)
 @pytest.mark.parametrize('version', ['1.0', '1.1'])
 def test_other_ways_to_compute_agree(way, version, make_backbone, toy_batch):
-    """In bfloat16 they may differ: `fused` rounds the position bias, and is off by twice as much."""
+    """In bfloat16 they may differ: `fused` rounds the position bias and errs twice as much."""
     backbone, batch = make_backbone(version), with_prompt(toy_batch, 3)
     tuning = combine(methods.prompt(3), Tuning(unfreeze=(r'.*/layers_1/.*/query/kernel',)))
     exact = outcome(backbone, tuning, batch)
