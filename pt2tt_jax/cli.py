@@ -69,15 +69,16 @@ def _train(args: argparse.Namespace, gin_flags: Sequence[str]) -> None:
 
 
 def _suite(args: argparse.Namespace, gin_flags: Sequence[str]) -> None:
-    prepare_jax()
-    from pt2tt_jax import suite
-
-    folder = Path(args.out)
     given = bindings(args, gin_flags)
     chosen = gin_settings.load_suite(args.gin_file, given, search_paths(args))
+    prepare_jax(args.distributed)
+    from pt2tt_jax import processes, suite
+
+    folder = Path(args.out)
     table = suite.run_suite(*chosen, folder)
-    print(suite.grid.markdown(table))
-    print(f'Everything is in {folder}; open {folder / "suite.html"}.')
+    if processes.first():
+        print(suite.grid.markdown(table))
+        print(f'Everything is in {folder}; open {folder / "suite.html"}.')
 
 
 def _methods(args: argparse.Namespace, gin_flags: Sequence[str]) -> None:
