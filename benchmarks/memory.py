@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import time
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +37,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument('--dtype', default='bfloat16', help='of the backbone and of activations')
     parser.add_argument('--remat', default='none', choices=sizes.REMAT)
     parser.add_argument('--scan_layers', action='store_true')
+    parser.add_argument('--accumulate', type=int, default=1, help='micro-batches of a step')
     return parser.parse_args()
 
 
@@ -49,7 +51,7 @@ def compiled(args: argparse.Namespace):
     half, frozen = split(shapes(module), tuning)
     frozen = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, args.dtype), frozen)
     members = args.population
-    recipe = Tune(batch_size=args.batch_size, steps=100)
+    recipe = Tune(batch_size=args.batch_size, steps=100, accumulate=args.accumulate)
 
     def state(trained):
         problem = train.Problem(
@@ -79,7 +81,9 @@ def size(tree) -> int:
 
 def main() -> None:
     args = arguments()
+    begun = time.perf_counter()
     made, backbone, state = compiled(args)
+    seconds = time.perf_counter() - begun
     found = made.memory_analysis()
     made_of = {
         'backbone': backbone,
@@ -90,7 +94,9 @@ def main() -> None:
     for name, count in (*made_of.items(), ('together', sum(made_of.values()))):
         table.add_row(name, f'{count / 1e9:.2f}')
     about = f'{args.size}, batch {args.batch_size} x {args.length}, {args.dtype}'
+    about += f', {args.accumulate} micro-batches' if args.accumulate > 1 else ''
     about += f', remat {args.remat}{", scan_layers" * args.scan_layers}'
+    table.add_row('seconds to trace and compile', f'{seconds:.0f}')
     measure.show(table, f'{about}, population {args.population}')
 
 
