@@ -10,6 +10,7 @@
     features    texts as token ids and virtual tokens
     objectives  cross entropy, divergence from a template teacher
     packing     several examples in a row, and the shapes of a whole run
+    populations parts of a population, where memory ends
     train       the loop: a population of trained halves before one frozen backbone
     optimizers  learning rates and optimizers of a recipe
     teacher     the frozen model on templated text, asked once; `answers` keeps what it says

@@ -14,6 +14,10 @@ class UserError(Exception):
     """
 
 
+class OutOfMemory(UserError):
+    """A model, or a population of them, for which a device has no room."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A sentence that points from a misspelt `name` to the closest of `known`."""
     known = sorted(known)

@@ -120,6 +120,8 @@ class Recipe:
       eval_every: steps between evaluations; 0 for a tenth of `steps`.
       checkpoint_every: steps between checkpoints; 0 for as often as evaluations.
       keep: 'best' by the evaluations, or 'last'.
+      population: models that train at once (templates, or seeds and rates), at most; 0 for all that
+        fit into memory.
       patience: stop what has not got better for so many steps; 0 to go on to the end.
       writers: where metrics go besides metrics.jsonl: 'tensorboard', 'console' (with --verbose),
         'clu' (needs TensorFlow).
@@ -139,6 +141,7 @@ class Recipe:
     eval_every: int = 0
     checkpoint_every: int = 0
     keep: str = 'best'
+    population: int = 0
     patience: int = 0
     writers: tuple[str, ...] = ('tensorboard', 'console')
 
@@ -212,7 +215,6 @@ class Tune(Recipe):
       seeds: one run each.
       learning_rates: to choose from by validation, every seed with each; by default
         `learning_rate` alone.
-      population: models that train at once, at most; 0 for all that fit into memory.
       mixing: of tasks that are trained together: 'equal' parts of each batch, or 'proportional'
         to their sizes.
       task_weights: of their losses, in the order of the tasks; one stands for all.
@@ -227,7 +229,6 @@ class Tune(Recipe):
     sources: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0, 1, 2)
     learning_rates: tuple[float, ...] = ()
-    population: int = 0
     mixing: str = 'equal'
     task_weights: tuple[float, ...] = (1.0,)
     teacher_weight: float = 1.0

@@ -20,6 +20,7 @@ from pt2tt_jax.backbone import Backbone
 from pt2tt_jax.distill import METHOD, check_teachers, distill
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.job import Job, save
+from pt2tt_jax.populations import joined
 from pt2tt_jax.settings import Settings
 from pt2tt_jax.tuning import Tuning, soft_tokens
 
@@ -97,7 +98,7 @@ def _train(
     whole = dataclasses.replace(jobs[0], settings=settings, folder=folder)
     for one in learned:
         _save(whole, one, jobs, teachers)
-    return multitask.kept(jobs, learned, tune.joined([curves for _, curves in found]))
+    return multitask.kept(jobs, learned, joined([curves for _, curves in found]))
 
 
 def _save(whole: Job, one: tune.Learned, jobs: Sequence[Job], teachers: Sequence[Teacher]) -> None:

@@ -40,6 +40,10 @@ class Lesson:
     student: Encoded
     teachers: Mapping[str, Encoded]
 
+    def of(self, names: Sequence[str]) -> Lesson:
+        """The same texts under some of the templates."""
+        return Lesson(self.student, {name: self.teachers[name] for name in names})
+
     def subset(self, rows) -> Lesson:
         return Lesson(
             self.student.subset(rows), {k: v.subset(rows) for k, v in self.teachers.items()}

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -24,6 +25,7 @@ from pt2tt_jax.backbone import Backbone
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.methods import prompt
 from pt2tt_jax.methods.initialisers import Initialiser, sampled_vocabulary
+from pt2tt_jax.populations import in_parts, joined
 from pt2tt_jax.settings import Transfer
 from pt2tt_jax.teacher import Lesson, Teacher
 from pt2tt_jax.tuning import Params, Tuned, attach, flatten, split
@@ -73,64 +75,98 @@ def transfer(
     Raises:
       UserError: when there is no template.
     """
-    names = tuple(lesson.teachers)
-    if not names:
+    if not lesson.teachers:
         raise UserError('Stage 1 needs at least one template; see Data.templates.')
     mesh = mesh or sharding.mesh(1, 1)
     backbone = sharding.place(backbone, mesh)
-    module = Tuned(backbone.module, prompt(settings.length, init=init))
-    tuned = attach(module, backbone.params, jax.random.key(settings.seed))
-    one, frozen = split(tuned, module.tuning)
-    trained = jax.tree.map(lambda leaf: jnp.stack([leaf] * len(names)), one)
+    stage = _Stage(backbone, lesson, held_out, settings, directory / 'teacher', init, mesh)
+    found = list(in_parts(stage.train, tuple(lesson.teachers), directory, settings.population))
+    return Transferred(
+        prompts={one.name: one.rows for one in found},
+        kl={one.name: one.kl for one in found},
+        curves=joined([one.curves for one in found]),
+    )
 
-    around = module.tuning.frame(backbone.config.vocab_size)
-    cache = Path(settings.teacher_cache or directory / 'teacher')
-    order = features.Shuffled(len(lesson.student), settings.batch_size, settings.seed)
-    seen = np.unique(np.concatenate([order(step) for step in range(settings.steps)]))
-    teacher = Teacher(backbone, settings, around, cache)
 
-    @functools.cache
-    def batches() -> packing.Packer:
-        """Made when first asked for: a finished stage needs no teacher."""
+@dataclasses.dataclass(frozen=True)
+class _Learned:
+    """P_in of one template, its held-out KL, and the metric log of those that trained with it."""
+
+    name: str
+    rows: np.ndarray
+    kl: float
+    curves: list[dict]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Stage:
+    """What all templates share."""
+
+    backbone: Backbone
+    lesson: Lesson
+    held_out: Lesson
+    settings: Transfer
+    answers: Path
+    init: Initialiser
+    mesh: jax.sharding.Mesh
+
+    def train(self, names: Sequence[str], directory: Path) -> list[_Learned]:
+        """Learns the prompts of some templates, all at once."""
+        settings, lesson, held_out = self.settings, self.lesson.of(names), self.held_out.of(names)
+        module = Tuned(self.backbone.module, prompt(settings.length, init=self.init))
+        tuned = attach(module, self.backbone.params, jax.random.key(settings.seed))
+        one, frozen = split(tuned, module.tuning)
+        around = module.tuning.frame(self.backbone.config.vocab_size)
+        cache = Path(settings.teacher_cache or self.answers)
+        teacher = Teacher(self.backbone, settings, around, cache)
+        held_set = teacher.teach(
+            held_out, np.arange(len(held_out.student)), 'teacher on held-out texts'
+        )
+
+        @functools.cache
+        def batches() -> packing.Packer:
+            """Made when first asked for: a finished stage needs no teacher."""
+            return self._batches(teacher, lesson)
+
+        def scores(params: Params) -> train.Scores:
+            kl = teacher.divergences(module, params, frozen, held_set)
+            rows = next(iter(flatten(params).values()))
+            norms = processes.fetch(jnp.linalg.norm(rows, axis=-1).mean(axis=-1))
+            return [
+                {'kl': float(k), 'score': -float(k), 'prompt_norm': float(n)}
+                for k, n in zip(kl, norms, strict=True)
+            ]
+
+        problem = train.Problem(
+            module=module,
+            frozen=frozen,
+            trained=jax.tree.map(lambda leaf: jnp.stack([leaf] * len(names)), one),
+            objective=objectives.template_kl,
+            batches=lambda step: batches()(step),
+            evaluate=scores,
+            names=tuple(names),
+            seed=settings.seed,
+        )
+        label = f'stage 1, {len(names)} templates'
+        fitted = train.fit(problem, settings, directory, mesh=self.mesh, label=label)
+        final = teacher.divergences(module, fitted.trained, frozen, held_set)
+        rows = np.asarray(next(iter(flatten(fitted.trained).values())))
+        return [
+            _Learned(name, rows[i], float(final[i]), fitted.curves if not i else [])
+            for i, name in enumerate(names)
+        ]
+
+    def _batches(self, teacher: Teacher, lesson: Lesson) -> packing.Packer:
+        """step -> batches of all templates, the same examples for each."""
+        settings = self.settings
+        order = features.Shuffled(len(lesson.student), settings.batch_size, settings.seed)
+        seen = np.unique(np.concatenate([order(step) for step in range(settings.steps)]))
         taught = teacher.teach(lesson, seen, 'teacher on training texts')
         return packing.Packer(
             taught.item,
-            [order] * len(names),
+            [order] * len(lesson.teachers),
             taught.longest,
             settings.steps,
-            settings.accumulate * mesh.shape['data'],
+            settings.accumulate * self.mesh.shape['data'],
             packed=settings.packing,
         )
-
-    held_set = teacher.teach(
-        held_out, np.arange(len(held_out.student)), 'teacher on held-out texts'
-    )
-
-    def scores(params: Params) -> train.Scores:
-        kl = teacher.divergences(module, params, frozen, held_set)
-        rows = next(iter(flatten(params).values()))
-        norms = processes.fetch(jnp.linalg.norm(rows, axis=-1).mean(axis=-1))
-        return [
-            {'kl': float(k), 'score': -float(k), 'prompt_norm': float(n)}
-            for k, n in zip(kl, norms, strict=True)
-        ]
-
-    problem = train.Problem(
-        module=module,
-        frozen=frozen,
-        trained=trained,
-        objective=objectives.template_kl,
-        batches=lambda step: batches()(step),
-        evaluate=scores,
-        names=names,
-        seed=settings.seed,
-    )
-    label = f'stage 1, {len(names)} templates'
-    fitted = train.fit(problem, settings, directory, mesh=mesh, label=label)
-    final = teacher.divergences(module, fitted.trained, frozen, held_set)
-    rows = np.asarray(next(iter(flatten(fitted.trained).values())))
-    return Transferred(
-        prompts=dict(zip(names, rows, strict=True)),
-        kl=dict(zip(names, map(float, final), strict=True)),
-        curves=fitted.curves,
-    )

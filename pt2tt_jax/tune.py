@@ -8,8 +8,7 @@ at once, as a population before one backbone.
 from __future__ import annotations
 
 import dataclasses
-import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +22,10 @@ from pt2tt_jax.backbone import Backbone
 from pt2tt_jax.errors import UserError, nearest
 from pt2tt_jax.features import Encoded
 from pt2tt_jax.methods import initialisers
+from pt2tt_jax.populations import in_parts, joined
 from pt2tt_jax.settings import Settings, Tune
 from pt2tt_jax.t5.vocabulary import Vocabulary
 from pt2tt_jax.tuning import Params, Tuned, Tuning, attach, flatten, merge, split
-
-logger = logging.getLogger('pt2tt')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,7 +177,7 @@ def tune(
     job = _Job(backbone, chosen, train_set, exams, settings, method, mesh)
     rates = settings.learning_rates or (settings.learning_rate,)
     members = [(seed, rate) for rate in rates for seed in settings.seeds]
-    found = list(_in_parts(job, members, directory, settings.population or len(members)))
+    found = list(in_parts(job.train, members, directory, settings.population))
     best = max(rates, key=lambda rate: np.mean([m.score for m in found if m.rate == rate]))
     learned = [member.learned for member in found if member.rate == best]
     curves = joined([member.curves for member in found])
@@ -251,33 +249,6 @@ class _Job:
             learned = Learned(self.method, seed, step, leaves, model(one), chosen)
             made.append(_Member(learned, rate, score, fitted.curves if not i else []))
         return made
-
-
-def _in_parts(
-    job: _Job, members: Sequence[tuple[int, float]], directory: Path, most: int
-) -> Iterator[_Member]:
-    """Trains at most `most` members at once, and fewer where a device has no memory for them."""
-    if len(members) > most:
-        for start in range(0, len(members), most):
-            part = members[start : start + most]
-            yield from _in_parts(job, part, directory / f'part{start}', most)
-        return
-    try:
-        yield from job.train(members, directory)
-    except jax.errors.JaxRuntimeError as error:
-        if 'RESOURCE_EXHAUSTED' not in str(error) or len(members) == 1:
-            raise
-        fewer = -(-len(members) // 2)
-        logger.warning('%d models do not fit into memory; training %d.', len(members), fewer)
-        yield from _in_parts(job, members, directory, fewer)
-
-
-def joined(curves: Sequence[list[dict]]) -> list[dict]:
-    """Metric rows of several parts as one: those of a step come together."""
-    rows: dict[int, dict] = {}
-    for row in (row for part in curves for row in part):
-        rows.setdefault(row['step'], {}).update(row)
-    return [rows[step] for step in sorted(rows)]
 
 
 def _member(params: Params, index: int) -> Params:

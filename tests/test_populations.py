@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pt2tt_jax import features, methods, settings, train, tune
-from pt2tt_jax.errors import UserError
+from pt2tt_jax.errors import OutOfMemory, UserError
 from pt2tt_jax.saved import PROMPT
 from pt2tt_jax.settings import Tune
 
@@ -92,7 +92,7 @@ def test_fewer_at_once_where_memory_ends(toy_backbone, split, tmp_path, monkeypa
     def fit(problem, *args, **kwargs):
         sizes.append(len(problem.names))
         if len(problem.names) > 1:
-            raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory')
+            raise OutOfMemory('no room')
         return real(problem, *args, **kwargs)
 
     monkeypatch.setattr(train, 'fit', fit)
@@ -100,6 +100,15 @@ def test_fewer_at_once_where_memory_ends(toy_backbone, split, tmp_path, monkeypa
     assert sizes == [3, 2, 1, 1, 1]
     assert [one.seed for one in learned] == [0, 1, 2]
     assert '3 models do not fit into memory; training 2' in caplog.text
+
+
+def test_a_model_without_room_says_what_to_do(toy_backbone, split, tmp_path, monkeypatch):
+    def no_room(*_):
+        raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes')
+
+    monkeypatch.setattr(train, 'make_step', lambda *_: no_room)
+    with pytest.raises(OutOfMemory, match=r"1 at once do not fit .* Model.remat = 'full'"):
+        run(toy_backbone, split, tmp_path)
 
 
 def test_errors_of_batches_reach_the_user(toy_backbone, split, tmp_path, monkeypatch):

@@ -118,6 +118,16 @@ def test_training_brings_the_student_nearer(toy_backbone, lessons, tmp_path):
     assert not np.allclose(found.prompts['far'], found.prompts['near'])
 
 
+def test_templates_apart_learn_what_they_learn_together(toy_backbone, lessons, tmp_path):
+    together = run(toy_backbone, lessons, tmp_path / 'together')
+    apart = run(toy_backbone, lessons, tmp_path / 'apart', population=1)
+    assert apart.kl == pytest.approx(together.kl, abs=1e-5)
+    for name, rows in together.prompts.items():
+        np.testing.assert_allclose(apart.prompts[name], rows, atol=1e-4)
+    assert [row.keys() for row in apart.curves] == [row.keys() for row in together.curves]
+    assert (tmp_path / 'apart' / 'part1' / 'checkpoints').is_dir()
+
+
 @pytest.mark.parametrize(
     ('kl', 'chosen'),
     [
