@@ -2,7 +2,11 @@
 # GPU nodes under Slurm, one process a GPU; the job saves, and is queued again, before its time ends.
 #
 #   sbatch --nodes=2 --gpus-per-node=8 --ntasks-per-node=8 launch/slurm.sh \
-#     pt2tt run --distributed --task sst2 --model google/flan-t5-xl --out /shared/runs/sst2
+#     pt2tt run --distributed --task sst2 --data_dir /shared/data --model google/flan-t5-xl \
+#     --gin.Tune.batch_size=16 --out /shared/runs/sst2
+#
+# 16 GPUs share a batch of 16. /shared/data holds glue/sst2/{train,validation}.jsonl.gz; without
+# --data_dir, run `tfds build glue/sst2` once, before, where all nodes see the home folder.
 #
 # T5X:  ... launch/slurm.sh python -m t5x.train --multiprocess_gpu --gin_search_paths=gin ...
 #
@@ -27,5 +31,5 @@ trap leave USR1
 
 source "${VENV:-.venv}/bin/activate"
 export XLA_PYTHON_CLIENT_MEM_FRACTION=${XLA_PYTHON_CLIENT_MEM_FRACTION:-0.9}
-srun --kill-on-bad-exit=1 "$@" &
+srun --cpus-per-task="$SLURM_CPUS_PER_TASK" --kill-on-bad-exit=1 "$@" &
 wait $!

@@ -2,15 +2,20 @@
 # A pod slice, one process a host, on spot machines that are made again when they are taken away.
 #
 #   ZONE=us-east5-b TYPE=v5litepod-64 RUNTIME=v2-alpha-tpuv5-lite BUCKET=my-bucket \
-#     launch/tpu_pod.sh my-pod 'pt2tt run --distributed --out /tmp/bucket/runs/sst2 \
-#       --task sst2 --model google/flan-t5-xl --gin.Model.model_parallel=4'
+#     launch/tpu_pod.sh my-pod 'tfds build glue/sst2 && pt2tt run --distributed --task sst2 \
+#       --model google/flan-t5-xl --gin.Model.model_parallel=4 --gin.Tune.batch_size=16 \
+#       --out /tmp/bucket/runs/sst2'
+#
+# 64 chips in groups of 4 share a batch of 16. tfds fetches the task on every host; in its place,
+# --data_dir /tmp/bucket/data can hold glue/sst2/{train,validation}.jsonl.gz.
 #
 # T5X takes its own flag, and writes to the bucket itself:
 #   EXTRAS=tpu,t5x ... launch/tpu_pod.sh my-pod 'python -m t5x.train --multiprocess_gpu \
 #       --gin_search_paths=gin ... --gin.MODEL_DIR="\"gs://my-bucket/runs/lora\""'
 #
 # The bucket is mounted at /tmp/bucket on every host, because the first process writes and all
-# others read. When the run has ended, its machines are deleted.
+# others read. When the run has ended, or has refused its settings (exit status 2), its machines are
+# deleted; any other failure is taken for that of a machine.
 set -euo pipefail
 
 name=$1 run=$2
@@ -37,8 +42,17 @@ until [ "$(gcloud storage cat "gs://$bucket/$name.done" 2>/dev/null)" = "$run" ]
     *) gcloud compute tpus tpu-vm delete "$name" --zone="$zone" --quiet && continue ;;
   esac
   # Each step may fail because the machines are gone; then the loop makes them again.
-  set_up "$name" && on_all "$name" "$install; $mount" &&
-    on_all "$name" "cd pt2tt && source .venv/bin/activate && $run" &&
-    printf %s "$run" | gcloud storage cp - "gs://$bucket/$name.done" || sleep 60
+  set_up "$name" && on_all "$name" "$install; $mount" || { sleep 60 && continue; }
+  status=0
+  on_all "$name" "cd pt2tt && source .venv/bin/activate && $run" || status=$?
+  case $status in
+    0) printf %s "$run" | gcloud storage cp - "gs://$bucket/$name.done" || sleep 60 ;;
+    2) break ;;
+    *) sleep 60 ;;
+  esac
 done
 gcloud compute tpus tpu-vm delete "$name" --zone="$zone" --quiet
+[ "${status:-0}" != 2 ] || {
+  echo "The run was refused; what it says above has to be mended first." >&2
+  exit 2
+}

@@ -2,9 +2,10 @@
 # One TPU VM: made, set up, and a run in it that outlives the connection.
 #
 #   ZONE=us-east5-b TYPE=v5litepod-8 RUNTIME=v2-alpha-tpuv5-lite \
-#     launch/tpu_vm.sh my-tpu 'pt2tt run --task sst2 --model google/flan-t5-base --out runs/sst2'
+#     launch/tpu_vm.sh my-tpu 'tfds build glue/sst2 && \
+#       pt2tt run --task sst2 --model google/flan-t5-base --out runs/sst2'
 #
-# The same line again starts the run where it stopped. Afterwards:
+# tfds fetches the task. The same line again starts the run where it stopped. Afterwards:
 #   gcloud compute tpus tpu-vm scp --zone=$ZONE --recurse my-tpu:pt2tt/runs .
 #   gcloud compute tpus tpu-vm delete --zone=$ZONE my-tpu
 set -euo pipefail

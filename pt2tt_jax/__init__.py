@@ -25,44 +25,20 @@
     distill     MPT's loss and training from several teachers; `source_stage` is the whole run
     suite       methods x tasks x seeds, and one table
     inventory   what each method trains, counted
-    settings    every setting from gin; `sections` has names and defaults
+    settings    every setting from gin; `sections` has names and defaults, `given` what is wrong
     convert     models and prompts from and to T5X, Hugging Face, PEFT and numpy
     t5x         what `t5x.train` needs; `bindings` and `held` are the parts that need no T5X
     cli         the `pt2tt` command
 
-Submodules are loaded when first used; none of them imports TensorFlow.
+Submodules are loaded when first used; none but `t5x` and `bindings` imports TensorFlow.
 """
 
 from __future__ import annotations
 
-import importlib
-
-_MODULES = (
-    'backbone',
-    'convert',
-    'data',
-    'evaluate',
-    'features',
-    'methods',
-    'objectives',
-    'job',
-    'predict',
-    'report',
-    'run',
-    'saved',
-    'settings',
-    't5',
-    'tasks',
-    'teacher',
-    'train',
-    'transfer',
-    'tune',
-    'tuning',
-)
-__all__ = list(_MODULES)
+import importlib.util
 
 
 def __getattr__(name: str):
-    if name in _MODULES:
+    if not name.startswith('_') and importlib.util.find_spec(f'{__name__}.{name}'):
         return importlib.import_module(f'{__name__}.{name}')
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -64,6 +64,7 @@ class Backbone:
 
     @property
     def module(self) -> Transformer:
+        """The network of these sizes; it holds no parameters."""
         return Transformer(self.config)
 
     @classmethod

@@ -22,7 +22,7 @@ import seqio
 from jax.core import Tracer
 
 from pt2tt_jax import backbone as backbones
-from pt2tt_jax import data, methods, optimizers, tune
+from pt2tt_jax import data, given, methods, optimizers, tune
 from pt2tt_jax.convert import formats, prompts, t5x_read
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.methods.initialisers import Initialiser
@@ -41,10 +41,16 @@ from pt2tt_jax.tuning import Tuning
 
 
 def recipe(method: str, steps: int, stage: int = 2) -> Recipe:
-    """How a method is trained: section `Transfer` in stage 1, `Tune` in the method's scope else."""
-    with gin.config_scope(method.partition('+')[0]):
-        found = Transfer() if stage == 1 else Tune()
-    return dataclasses.replace(found, steps=steps)
+    """How a method is trained: section `Transfer` in stage 1, `Tune` in the method's scope else.
+
+    A warning tells where `Tune.learning_rate` does not reach a method that has its own.
+    """
+    if stage == 1:
+        return dataclasses.replace(Transfer(), steps=steps)
+    scope = [method.partition('+')[0]]  # as a list, it opens below none that asks for a recipe
+    with gin.config_scope(scope):
+        given.warn_both(*scope)
+        return dataclasses.replace(Tune(), steps=steps)
 
 
 def learning_rate(recipe: Recipe) -> Callable[[Any], Any]:
@@ -236,11 +242,15 @@ COMMON = 32128
 
 
 def _tell(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-    """Prints what a user can mend as one sentence, without what gin and absl put around it."""
-    if issubclass(kind, UserError):
-        print(f'pt2tt: {str(error).splitlines()[0]}', file=sys.stderr)
-    else:
+    """Prints what a user can mend as one sentence, without what gin and absl put around it.
+
+    It ends with 2, as `pt2tt` does, so that `launch/tpu_pod.sh` does not try again.
+    """
+    if not issubclass(kind, UserError):
         sys.__excepthook__(kind, error, trace)
+        return
+    print(f'pt2tt: {str(error).splitlines()[0]}', file=sys.stderr)
+    sys.exit(2)
 
 
 sys.excepthook = _tell  # the scripts of T5X are the ones that run, and know nothing of our errors

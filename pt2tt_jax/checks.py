@@ -1,4 +1,4 @@
-"""Kinds and ranges of settings, checked when a section is made."""
+"""Kinds and ranges of settings, checked when a section or a method is made."""
 
 from __future__ import annotations
 
@@ -16,12 +16,16 @@ _LEAST = {
     'input_length': 2,  # one token and EOS
     'length': 1,
     'model_parallel': 1,
+    'pool': 1,
     'population_parallel': 1,
+    'rank': 1,
     'steps': 1,
     'target_length': 2,
+    'tasks': 1,
 }
 
 _MEANT = {'learning_rates': (0.3,)}  # what an empty default stands for, where not texts
+_EITHER = {'p_tuning_v2.layers': (0, (0,))}  # kinds, where a default shows only one of them
 
 
 def values(section: Any) -> None:
@@ -32,9 +36,23 @@ def values(section: Any) -> None:
             _pairs(name, value)
         elif not _alike(value, _MEANT.get(field.name, field.default)):
             raise UserError(f'{name} must be like {field.default!r}, but is {value!r}.')
-        least = _LEAST.get(field.name, 0)
-        if isinstance(value, int | float) and not value >= least:
-            raise UserError(f'{name} must be at least {least}, but is {value!r}.')
+        at_least(name, value, _LEAST.get(field.name, 0))
+
+
+def option(method: str, key: str, value: Any, default: Any) -> None:
+    """Kind and range of a method's setting; where the default is None, None or a number."""
+    name = f'{method}.{key}'
+    kinds = (0.5, None) if default is None else _EITHER.get(name, (default,))
+    if not any(_alike(value, kind) for kind in kinds):
+        raise UserError(f'{name} must be like {" or ".join(map(repr, kinds))}, but is {value!r}.')
+    if key in _LEAST:
+        at_least(name, value, _LEAST[key])
+
+
+def at_least(name: str, value: Any, least: int) -> None:
+    """Raises UserError for a smaller number."""
+    if isinstance(value, int | float) and not value >= least:
+        raise UserError(f'{name} must be at least {least}, but is {value!r}.')
 
 
 def _pairs(name: str, value: Any) -> None:
@@ -60,5 +78,6 @@ def _alike(value: Any, default: Any) -> bool:
 
 
 def one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    """Raises UserError, with the nearest one, for a value that is none of the `known`."""
     if value not in known:
         raise UserError(f'{name} = {value!r} is not known. {nearest(value, known)}')

@@ -9,10 +9,12 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from pt2tt_jax import settings as gin_settings
 from pt2tt_jax.convert import flags as convert_flags
@@ -21,6 +23,7 @@ from pt2tt_jax.flags import CONFIGURED, TRAINING, bindings, bound, parser, searc
 
 
 def load_settings(args: argparse.Namespace, gin_flags: Sequence[str]) -> gin_settings.Settings:
+    """The settings of a command: its own gin file, those of the user, then flags."""
     own = [f'runs/{args.command}.gin'] if args.command in ('demo', 'distill') else []
     files = [*own, *args.gin_file]
     return gin_settings.load(files, bindings(args, gin_flags), search_paths(args))
@@ -82,8 +85,10 @@ def _suite(args: argparse.Namespace, gin_flags: Sequence[str]) -> None:
 
 
 def _methods(args: argparse.Namespace, gin_flags: Sequence[str]) -> None:
-    from pt2tt_jax import inventory
+    from pt2tt_jax import checks, inventory
 
+    for flag in ('length', 'num_sources', 'num_tasks'):
+        checks.at_least(f'--{flag}', getattr(args, flag), 1)
     settings = gin_settings.load(args.gin_file, bound(gin_flags), search_paths(args))
     print(
         inventory.table(
@@ -109,6 +114,12 @@ def _predict(args: argparse.Namespace, _: Sequence[str]) -> None:
 def _report(args: argparse.Namespace, _: Sequence[str]) -> None:
     from pt2tt_jax import report
 
+    runs = sorted(path.parent.name for path in Path(args.out).glob('*/results.json'))
+    if runs and not (Path(args.out) / 'results.json').exists():
+        raise UserError(
+            f'{args.out} holds the runs of several tasks; name the folder of one task with --out, '
+            f'such as {Path(args.out) / runs[0]}.'
+        )
     for path in report.write(Path(args.out)).values():
         print(path)
 
@@ -184,22 +195,28 @@ def main(argv: Sequence[str] | None = None) -> None:
                 'Settings are written --gin.NAME=VALUE.'
             )
         _RUN[args.command](args, gin_flags)
+        sys.stdout.flush()
     except UserError as error:
         print(f'pt2tt: {error}', file=sys.stderr)
         sys.exit(2)
-    except OSError as error:  # a full disk, mostly; what is on it stays
-        print(
-            f'pt2tt: {error}. Mend that and start the same command again; it goes on from the '
-            'last checkpoint.',
-            file=sys.stderr,
-        )
-        sys.exit(2)
+    except OSError as error:
+        _stop(error, args.command in TRAINING)
     except KeyboardInterrupt:
         again = '; the same command goes on from the last checkpoint'
         print(f'pt2tt: interrupted{again if args.command in TRAINING else ""}.', file=sys.stderr)
         sys.exit(130)
     if args.command in TRAINING:
         print(f'Done in {time.monotonic() - started:.0f} s.', file=sys.stderr)
+
+
+def _stop(error: OSError, training: bool) -> NoReturn:
+    """Ends a command that could not read or write: a full disk, mostly; what is on it stays."""
+    if isinstance(error, BrokenPipeError) and not training:  # pt2tt predict | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still unsaid
+        sys.exit(128 + signal.SIGPIPE)
+    again = ' Mend that and start the same command again; it goes on from the last checkpoint.'
+    print(f'pt2tt: {error}.{again if training else ""}', file=sys.stderr)
+    sys.exit(2)
 
 
 if __name__ == '__main__':

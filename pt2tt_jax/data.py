@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -16,14 +15,13 @@ from pt2tt_jax import features, tasks
 from pt2tt_jax.backbone import Backbone
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.features import Encoded
+from pt2tt_jax.rows import SPLITS, dataset, read_rows, sample
 from pt2tt_jax.settings import Data
-from pt2tt_jax.tasks import chosen, formats, labels, parsing, splits, templates
+from pt2tt_jax.tasks import chosen, formats, labels, parsing, templates
+from pt2tt_jax.tasks.datasets import Row
 from pt2tt_jax.teacher import Lesson
 
 logger = logging.getLogger('pt2tt')
-
-Row = dict[str, Any]
-SPLITS = ('train', 'validation', 'test')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,69 +62,18 @@ class Prepared:
         return dict(zip(SPLITS, students, strict=True))
 
 
-def dataset(settings: Data) -> tasks.DataSet:
-    """The data set that the settings name, or one made of the user's own columns."""
-    if settings.task:
-        return tasks.dataset(settings.task)
-    if not settings.fields:
-        raise UserError(
-            'Say what to train on: a known task (--task sst2), or files of your own with '
-            '--train, --validation, --fields, --label and --labels.'
-        )
-    return tasks.custom(settings.fields, settings.label, settings.labels or None)
-
-
-def read_rows(settings: Data, source: tasks.DataSet) -> tuple[dict[str, list[Row]], str]:
-    """Rows of train, validation and test, and a note on where validation comes from.
-
-    With a test set, choices are made on the validation set. Without one, the validation set is
-    what gets reported, so a part of the training set is held out to choose on.
-    """
-    if settings.train:
-        files = {'train': settings.train, 'validation': settings.validation, 'test': settings.test}
-        if not settings.validation:
-            raise UserError('Give a validation file with --validation; results are measured on it.')
-        rows = {k: list(tasks.read_rows(v, source, labelled=True)) for k, v in files.items() if v}
-    elif settings.protocol == 'comparison':
-        rows = {split: _comparison(source, split, settings.data_dir) for split in SPLITS}
-    else:
-        rows = {s: _official(source, s, settings.data_dir) for s in ('train', 'validation')}
-    rows['train'] = _sample(rows['train'], settings.max_train, settings.seed)
-    if 'test' in rows:
-        return rows, 'choices on the validation set, results on the test set'
-    kept, held = _hold_out(rows['train'], settings)
-    note = f'choices on {len(held)} examples held out of train, results on the validation set'
-    return {'train': kept, 'validation': held, 'test': rows['validation']}, note
-
-
-def _official(source: tasks.DataSet, split: str, data_dir: str) -> list[Row]:
-    """Rows of an official split: from files, or from TFDS where no folder is named."""
-    if data_dir or source.source.startswith('demo/'):
-        return list(tasks.rows(source, split, data_dir or None))
-    try:
-        from pt2tt_jax.tasks import seqio_sources  # imports TensorFlow
-    except ImportError as error:
-        raise UserError(
-            f'The data set {source.name!r} is read from TFDS, which is not installed: '
-            "pip install 'pt2tt-jax[data]', or name a folder of JSON lines with --data_dir."
-        ) from error
-    return list(seqio_sources.tfds_rows(source, split))
-
-
-def _comparison(source: tasks.DataSet, split: str, data_dir: str) -> list[Row]:
-    """Rows of a split in the protocol of ATTEMPT, MPT and DePT; see `tasks.splits`."""
-    found = _official(source, splits.part(source, split).split, data_dir)
-    keys = [parsing.identity(row) for row in found]
-    return [found[index] for index in splits.indices(source, split, keys)]
-
-
 def chosen_templates(settings: Data, source: tasks.DataSet) -> list[templates.Template]:
     """The templates that stage 1 imitates; `tasks.chosen` says what may name them."""
     return chosen.teachers(settings.templates, source, settings.input_format)
 
 
 def prepare(
-    settings: Data, backbone: Backbone, *, prompt_length: int, lesson_rows: int = 0
+    settings: Data,
+    backbone: Backbone,
+    *,
+    prompt_length: int,
+    lesson_rows: int = 0,
+    training: bool = True,
 ) -> Prepared:
     """Reads, formats and tokenises a task.
 
@@ -136,24 +83,25 @@ def prepare(
       prompt_length: soft prompt tokens for which inputs leave room.
       lesson_rows: training examples that stage 1 sees, at most; they are written under every
         template too. 0 where there is no stage 1.
+      training: whether anything is trained; else a test set of one's own is enough.
 
     Raises:
       UserError: for anything in the data that cannot be used, with its file and line.
     """
     source = dataset(settings)
-    rows, note = read_rows(settings, source)
+    rows, note = read_rows(settings, source, training)
     taught_by = chosen_templates(settings, source) if lesson_rows else []
     known = chosen.named(settings.templates, source)
     scribe = _Scribe(settings, source, backbone, taught_by, known, prompt_length)
     words = labels.words(source, settings.verbaliser) if source.labels else ()
     ids = backbone.vocabulary.encode(list(words)) if words else []
     _check_words(words, ids, settings.target_length)
-    students = {split: scribe.student(split, rows[split]) for split in SPLITS}
+    students = {split: scribe.student(split, rows.get(split)) for split in SPLITS}
     for split, encoded in students.items():
         _warn_cut(split, encoded)
-    taught = (
-        _sample(rows['train'], lesson_rows, settings.seed) if lesson_rows else rows['train'][:1]
-    )
+    taught = rows.get('train')
+    if taught is not None:
+        taught = sample(taught, lesson_rows, settings.seed) if lesson_rows else taught[:1]
     return Prepared(
         name=source.name,
         fields=source.fields,
@@ -163,13 +111,17 @@ def prepare(
         train=students['train'],
         lesson=Lesson(scribe.student('train', taught), scribe.templated('train', taught)),
         validation=Lesson(
-            students['validation'], scribe.templated('validation', rows['validation'])
+            students['validation'], scribe.templated('validation', rows.get('validation'))
         ),
         test=Lesson(students['test'], scribe.templated('test', rows['test'])),
         note=note,
         source=source,
         examples=scribe.examples('test', rows['test']),
-        keys={split: [parsing.identity(row) for row in rows[split]] for split in SPLITS[1:]},
+        keys={
+            split: [parsing.identity(row) for row in rows[split]]
+            for split in SPLITS[1:]
+            if split in rows
+        },
     )
 
 
@@ -191,15 +143,18 @@ class _Scribe:
         write = write or formats.formatter(self.settings.input_format, self.known, words)
         return list(tasks.to_examples(self.source, rows, write, words, split))
 
-    def student(self, split: str, rows: list[Row]) -> Encoded:
+    def student(self, split: str, rows: list[Row] | None) -> Encoded:
+        """The rows as the student reads them; nothing of a split that there is not."""
+        if rows is None:
+            return Encoded([], [], np.zeros(0, np.int32), self.settings.target_length)
         return self._encode(self.examples(split, rows), self.prompt_length)
 
-    def templated(self, split: str, rows: list[Row]) -> dict[str, Encoded]:
+    def templated(self, split: str, rows: list[Row] | None) -> dict[str, Encoded]:
         """The same rows under each template; a teacher has no prompt to leave room for."""
         found = {}
         for template in self.templates:
             write = formats.formatter(template.name, [template], self.settings.verbaliser)
-            found[template.name] = self._encode(self.examples(split, rows, write), 0)
+            found[template.name] = self._encode(self.examples(split, rows or [], write), 0)
             _warn_cut(f'{split} under {template.name}', found[template.name])
         return found
 
@@ -238,23 +193,3 @@ def _check_words(words: Sequence[str], ids: Sequence[np.ndarray], length: int) -
                 f'The label word {word!r} takes {len(one) + 1} tokens with its end; raise '
                 f'Data.target_length above {length}.'
             )
-
-
-def _sample(rows: list[Row], most: int, seed: int) -> list[Row]:
-    if not most or len(rows) <= most:
-        return rows
-    chosen = np.random.default_rng(seed).permutation(len(rows))[:most]
-    return [rows[i] for i in sorted(chosen)]
-
-
-def _hold_out(rows: list[Row], settings: Data) -> tuple[list[Row], list[Row]]:
-    """(kept, held out): up to 1,000 rows, as ATTEMPT's protocol holds out of large sets."""
-    count = min(splits.HELD_OUT, round(len(rows) * settings.holdout))
-    if not 0 < count < len(rows):
-        raise UserError(
-            f'Holding {settings.holdout:g} of {len(rows)} training examples out leaves nothing to '
-            'train or to choose on; change Data.holdout, or give a test set with --test.'
-        )
-    order = np.random.default_rng([settings.seed, 1]).permutation(len(rows))
-    held = set(order[:count].tolist())
-    return [r for i, r in enumerate(rows) if i not in held], [rows[i] for i in sorted(held)]

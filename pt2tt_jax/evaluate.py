@@ -96,12 +96,14 @@ def restored(
 
 def _tuning(backbone: Backbone, made: Mapping[str, Any], labels: Sequence[str]) -> Tuning:
     """The tuning that saved parameters were trained with; starts matter no more."""
+    rows = made.get('source', 0)
     known = methods.known(
         backbone.config,
         backbone.vocabulary,
         made['length'],
         labels,
         tasks=made['tasks'],
+        source=np.zeros((rows, backbone.config.emb_dim), np.float32) if rows else None,
         sources={name: np.zeros(shape, np.float32) for name, shape in made['sources'].items()},
     )
     return methods.build(made['method'], known, made['options'])

@@ -33,6 +33,8 @@ class Text(Protocol):
 
 
 class Tokenizer(Protocol):
+    """What is asked of a vocabulary: token ids of texts, without EOS."""
+
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]: ...
 
 
@@ -119,6 +121,7 @@ class Encoded:
         return longest if longest <= SHORT_TARGETS else None
 
     def subset(self, rows: Sequence[int] | np.ndarray) -> Encoded:
+        """The examples of these numbers, in this order."""
         return Encoded(
             [self.inputs[i] for i in rows],
             [self.targets[i] for i in rows],

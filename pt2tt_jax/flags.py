@@ -72,7 +72,9 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _training_flags(command: argparse.ArgumentParser, out: str = '') -> None:
+def _settings_flags(
+    command: argparse.ArgumentParser, out: str = '', what: str = 'folder for all results'
+) -> None:
     for flag, (name, kind) in SHORT.items():
         many = ', separated by commas' if kind is tuple else ''
         command.add_argument(f'--{flag}', metavar='X', help=f'{name}{many}')
@@ -81,7 +83,11 @@ def _training_flags(command: argparse.ArgumentParser, out: str = '') -> None:
     command.add_argument(
         '--gin_bindings', action='append', default=[], help='same as --gin.NAME=VALUE'
     )
-    command.add_argument('--out', default=out, required=not out, help='folder for all results')
+    command.add_argument('--out', default=out, required=not out, help=what)
+
+
+def _training_flags(command: argparse.ArgumentParser, out: str = '') -> None:
+    _settings_flags(command, out)
     command.add_argument(
         '--distributed', action='store_true', help='one of several processes: see docs/multihost.md'
     )
@@ -104,7 +110,7 @@ def _predict_flags(command: argparse.ArgumentParser) -> None:
 
 
 def _report_flags(command: argparse.ArgumentParser) -> None:
-    command.add_argument('--out', required=True, help='folder of the run')
+    command.add_argument('--out', required=True, help='folder of one run')
 
 
 def _tasks_flags(command: argparse.ArgumentParser) -> None:
@@ -128,8 +134,12 @@ def _methods_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument('--gin_search_paths', default='', help='folders, separated by commas')
 
 
+def _prepare_flags(command: argparse.ArgumentParser) -> None:
+    _settings_flags(command, what='folder to write')
+
+
 def _search_flags(command: argparse.ArgumentParser) -> None:
-    _training_flags(command, out='lmbff.json')
+    _settings_flags(command, 'lmbff.json', 'file to write; default lmbff.json')
     command.add_argument('--shots', type=int, default=16, help='examples of each label')
     command.add_argument('--beams', type=int, default=100, help='hypotheses for each place')
     command.add_argument('--length', type=int, default=20, help='tokens of a template at most')
@@ -149,7 +159,7 @@ _ADD = {
     'predict': _predict_flags,
     'report': _report_flags,
     'tasks': _tasks_flags,
-    'prepare': _training_flags,
+    'prepare': _prepare_flags,
     'search-templates': _search_flags,
     'convert': convert_flags.add,
 }
@@ -174,10 +184,12 @@ def bindings(args: argparse.Namespace, gin_flags: Sequence[str]) -> list[str]:
 
 
 def bound(gin_flags: Sequence[str]) -> list[str]:
+    """The bindings of `--gin.NAME=VALUE`."""
     return [flag.removeprefix('--gin.') for flag in gin_flags]
 
 
 def search_paths(args: argparse.Namespace) -> list[str]:
+    """The folders of `--gin_search_paths`."""
     return [path for path in args.gin_search_paths.split(',') if path]
 
 

@@ -28,6 +28,7 @@ class Held(Tuned):
 
     @nn.nowrap
     def init(self, rngs, *tokens, **kwargs):
+        """As `Tuned.init`, from `seed` where there is one, and with names of all axes."""
         key = rngs if self.seed is None else jax.random.key(self.seed)
         ids = [jnp.asarray(one, jnp.int32) for one in tokens]  # t5x.eval says that they are floats
         made = super().init(key, *ids, **kwargs)

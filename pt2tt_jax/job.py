@@ -1,4 +1,4 @@
-"""A run before it starts: settings checked, backbone and data loaded, and how a model is scored."""
+"""One run: what it works with, how a model is scored and saved, and what is known at its start."""
 
 from __future__ import annotations
 
@@ -15,17 +15,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from pt2tt_jax import backbone as backbones
-from pt2tt_jax import data, evaluate, methods, processes, report, saved, sharding, tune
-from pt2tt_jax import prepared as prepared_data
+from pt2tt_jax import data, evaluate, inputs, processes, readiness, report, saved, tune
 from pt2tt_jax.backbone import Backbone
-from pt2tt_jax.errors import UserError
 from pt2tt_jax.features import Encoded
+from pt2tt_jax.readiness import Stages
 from pt2tt_jax.results import Results, machine
-from pt2tt_jax.sections import Model
 from pt2tt_jax.settings import Settings
 from pt2tt_jax.tasks import metrics
-from pt2tt_jax.tuning import Tuned, Tuning, flatten, shapes
+from pt2tt_jax.tuning import Tuning
 
 logger = logging.getLogger('pt2tt')
 
@@ -34,7 +31,8 @@ logger = logging.getLogger('pt2tt')
 class Job:
     """One run: its settings, its backbone and data, and the folder that takes the results.
 
-    `sources` are saved prompts of other tasks, for methods that draw on several.
+    `source` is P_in, for methods that build on stage 1; `sources` are saved prompts of other tasks,
+    for methods that draw on several.
     """
 
     settings: Settings
@@ -43,16 +41,21 @@ class Job:
     backbone: Backbone
     prepared: data.Prepared
     mesh: jax.sharding.Mesh
+    source: np.ndarray | None = None
     sources: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
-    def tuning(self, method: str, source: np.ndarray | None = None) -> Tuning:
-        """The tuning of a method for this task; `source` is P_in of PT2TT."""
+    def with_prompts(self, source: np.ndarray | None, found: dict[str, np.ndarray]) -> Job:
+        """The job after stage 1: its prompts are the sources, unless `Tune.sources` names some."""
+        return dataclasses.replace(self, source=source, sources=self.sources or found)
+
+    def tuning(self, method: str) -> Tuning:
+        """The tuning of a method for this task."""
         return tune.tuning(
             method,
             self.settings,
             self.backbone,
             self.prepared.labels,
-            source=source,
+            source=self.source,
             sources=self.sources,
         )
 
@@ -105,6 +108,44 @@ class Job:
         """The measures of the data set's tables, as shares: Matthews for CoLA, F1 for MultiRC."""
         found = metrics.score(self.prepared.source, self.prepared.examples, texts)
         return {name: value / 100 for name, value in found.items()}
+
+    def describe(self) -> None:
+        """Says in `results.json` what is run on what, and makes the folder."""
+        prepared, backbone, values = self.prepared, self.backbone, self.results.values
+        sizes = {name: len(split) for name, split in prepared.splits().items()}
+        labels = prepared.test.student.labels
+        values.setdefault('version', distribution.version('pt2tt-jax'))
+        values.setdefault('created', datetime.now().isoformat(timespec='seconds'))
+        values.setdefault('command', ' '.join(['pt2tt', *sys.argv[1:]]))
+        values.setdefault('machine', machine())
+        values.setdefault(
+            'backbone',
+            {
+                'name': backbone.name,
+                'fingerprint': backbone.fingerprint,
+                'version': backbone.config.version,
+                'parameters': sum(leaf.size for leaf in jax.tree.leaves(backbone.params)),
+            },
+        )
+        values.setdefault(
+            'data',
+            sizes
+            | {
+                'name': prepared.name,
+                'fields': prepared.fields,
+                'labels': prepared.labels,
+                'cut': {name: split.cut for name, split in prepared.splits().items()},
+                'input_format': self.settings.data.input_format,
+                'verbaliser': self.settings.data.verbaliser,
+                'reported_on': 'test',
+                'majority': evaluate.accuracy(labels, labels).majority,
+                'note': prepared.note,
+            },
+        )
+        self.results.write()
+        keys = self.folder / 'splits.json'
+        if prepared.keys and processes.first() and not keys.exists():
+            keys.write_text(json.dumps(prepared.keys))
 
     def write_report(self) -> None:
         """Draws what the folder holds so far; one process does it."""
@@ -161,167 +202,43 @@ def summary(picked: np.ndarray, labels: np.ndarray, count: int) -> dict[str, Any
 
 
 def start(
-    settings: Settings,
-    folder: Path,
-    *,
-    stage1_too: bool = True,
-    backbone: Backbone | None = None,
+    settings: Settings, folder: Path, stages: Stages = Stages.BOTH, backbone: Backbone | None = None
 ) -> Job:
-    """Loads the data of a run, and its backbone unless it is given.
+    """A run that is `ready`, described in `results.json`.
 
     Raises:
       UserError: for anything that can be known to be wrong before training starts.
     """
-    check(settings, stage1_too)
-    results = Results(folder, settings)
-    model = settings.model
-    mesh = sharding.mesh(model.data_parallel, model.model_parallel, model.population_parallel)
-    backbone = backbone or backbones.load(model.name, model.dtype, model.param_dtype)
-    backbone = sharding.place(_as_run(backbone, model), mesh)
-    prepared = prepared_task(settings, backbone, stage1_too)
-    sources = {n: prompt_rows(backbone, p) for n, p in _named(settings.tune.sources).items()}
-    job = Job(settings, folder, results, backbone, prepared, mesh, sources)
-    _check_job(job, stage1_too)  # before anything is written: a mistake must not claim the folder
-    _describe(job)
+    job = ready(settings, folder, stages, backbone)
+    job.describe()
     return job
 
 
-def _as_run(backbone: Backbone, model: Model) -> Backbone:
-    """`backbone`, to be computed as the settings say."""
-    config = backbone.config.replace(
-        remat=model.remat, attention=model.attention, scan_layers=model.scan_layers
-    )
-    if model.attention == 'fused' and config.dtype == 'float32' and jax.default_backend() == 'gpu':
-        raise UserError(
-            "Model.attention = 'fused' needs a 16-bit type; set Model.dtype = 'bfloat16' too."
-        )
-    return dataclasses.replace(backbone, config=config)
+def ready(
+    settings: Settings,
+    folder: Path,
+    stages: Stages,
+    backbone: Backbone | None = None,
+    room: int | None = None,
+) -> Job:
+    """Loads the data of a run, and its backbone unless it is given, and writes nothing yet.
 
-
-def _check_layers(job: Job, method: str, tuning: Tuning) -> None:
-    """Raises UserError if `scan_layers` would pass by what a method inserts into layers."""
-    if not job.backbone.config.scan_layers:
-        return
-    made = flatten(shapes(Tuned(job.backbone.module, tuning)))
-    inside = [path for path in made if tuning.owns(path) and '/layers_' in path]
-    if inside:
-        raise UserError(
-            f'The method {method!r} puts parameters into layers ({inside[0]}), which '
-            'Model.scan_layers passes by; set it to False.'
-        )
-
-
-def _named(paths: Sequence[str]) -> dict[str, str]:
-    """Files by their short names, or by their paths where two are called the same (seed0)."""
-    short = {Path(path).stem: path for path in paths}
-    return short if len(short) == len(paths) else {path: path for path in paths}
-
-
-def _check_job(job: Job, stage1_too: bool) -> None:
-    """What can only be told with the backbone and the data at hand, but before any training."""
-    stage1, stage2 = job.settings.transfer, job.settings.tune
-    tune.initialiser(stage1.init, job.backbone.vocabulary, job.prepared.labels)
-    width = job.backbone.config.emb_dim
-    later = {'stage 1': np.zeros((stage1.length, width), np.float32)} if stage1_too else {}
-    trial = dataclasses.replace(job, sources=job.sources or later)
-    for method in stage2.methods:
-        chosen = trial.tuning(method, np.zeros((1, width), np.float32))
-        _check_layers(job, method, chosen)
-    for recipe in (stage1, *(job.settings.of(method) for method in stage2.methods)):
-        sharding.check_divides(recipe.batch_size // recipe.accumulate, job.mesh)
-    sharding.check_members(len(stage2.seeds), job.mesh)
-    if stage1_too:
-        sharding.check_members(len(job.prepared.lesson.teachers), job.mesh)
-
-
-def prepared_task(settings: Settings, backbone: Backbone, stage1_too: bool) -> data.Prepared:
-    """The task of `settings`: read back where it was prepared, otherwise made from its texts."""
-    if settings.data.prepared:
-        found = prepared_data.manifest(settings.data.prepared)
-        if found.get('vocabulary') != backbone.vocabulary.fingerprint:
-            raise UserError(
-                f'{settings.data.prepared} was prepared with another vocabulary than that of '
-                f'{backbone.name!r}; prepare it again with this --model.'
-            )
-        return prepared_data.read_task(settings.data.prepared)
-    around = [_framed(method, settings, backbone) for method in settings.tune.methods]
-    longest = max(settings.transfer.length, *around)
-    seen = settings.transfer.steps * settings.transfer.batch_size if stage1_too else 0
-    return data.prepare(settings.data, backbone, prompt_length=longest, lesson_rows=seen)
-
-
-def _framed(method: str, settings: Settings, backbone: Backbone) -> int:
-    """The tokens that a method puts around each text, whatever the task."""
-    length = settings.of(method).length
-    rows = np.zeros((length, backbone.config.emb_dim), np.float32)
-    known = methods.known(
-        backbone.config, backbone.vocabulary, length, source=rows[:1], sources={'': rows}
-    )
-    chosen = methods.build(method, known, settings.options)
-    return chosen.frame(backbone.config.vocab_size).length
-
-
-def prompt_rows(backbone: Backbone, path: str | Path) -> np.ndarray:
-    """The rows of a saved soft prompt that was made for `backbone`.
+    Args:
+      settings: all sections.
+      folder: of the results.
+      stages: those that the command trains.
+      backbone: already loaded.
+      room: tokens that are kept free around each text; by default as many as the stages need.
 
     Raises:
-      UserError: when it was made for another one, or the file holds something else.
+      UserError: for anything that can be known to be wrong before training starts.
     """
-    rows, about = saved.load_prompt(path)
-    saved.check_fits(path, about, backbone)
-    return rows
-
-
-def check(settings: Settings, stage1_too: bool = True) -> None:
-    """Settings that exclude each other.
-
-    Raises:
-      UserError: with the first contradiction.
-    """
-    stage1, stage2 = settings.transfer, settings.tune
-    named = {part for method in stage2.methods for part in method.split('+')}
-    if stage1_too and 'pt2tt' in named and stage1.length >= stage2.length:
-        raise UserError(
-            f'Transfer.length (m = {stage1.length}) must be smaller than Tune.length '
-            f'(n = {stage2.length}): PT2TT trains n - m tokens.'
-        )
-    if not stage2.seeds or not stage2.methods:
-        raise UserError('Tune.seeds and Tune.methods each need at least one entry.')
-
-
-def _describe(job: Job) -> None:
-    prepared, backbone, values = job.prepared, job.backbone, job.results.values
-    sizes = {name: len(split) for name, split in prepared.splits().items()}
-    labels = prepared.test.student.labels
-    values.setdefault('version', distribution.version('pt2tt-jax'))
-    values.setdefault('created', datetime.now().isoformat(timespec='seconds'))
-    values.setdefault('command', ' '.join(['pt2tt', *sys.argv[1:]]))
-    values.setdefault('machine', machine())
-    values.setdefault(
-        'backbone',
-        {
-            'name': backbone.name,
-            'fingerprint': backbone.fingerprint,
-            'version': backbone.config.version,
-            'parameters': sum(leaf.size for leaf in jax.tree.leaves(backbone.params)),
-        },
-    )
-    values.setdefault(
-        'data',
-        sizes
-        | {
-            'name': prepared.name,
-            'fields': prepared.fields,
-            'labels': prepared.labels,
-            'cut': {name: split.cut for name, split in prepared.splits().items()},
-            'input_format': job.settings.data.input_format,
-            'verbaliser': job.settings.data.verbaliser,
-            'reported_on': 'test',
-            'majority': evaluate.accuracy(labels, labels).majority,
-            'note': prepared.note,
-        },
-    )
-    job.results.write()
-    keys = job.folder / 'splits.json'
-    if prepared.keys and processes.first() and not keys.exists():
-        keys.write_text(json.dumps(prepared.keys))
+    readiness.check_settings(settings, stages)
+    settings = inputs.as_prepared(settings)
+    results = Results(folder, settings)
+    backbone, mesh = inputs.placed(settings.model, backbone)
+    given = inputs.prompts(settings.tune, backbone) if Stages.TWO in stages else (None, {})
+    prepared = inputs.prepared_task(settings, backbone, stages, room)
+    job = Job(settings, folder, results, backbone, prepared, mesh, *given)
+    readiness.check(job, stages)
+    return job

@@ -14,11 +14,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pt2tt_jax import features, tune
+from pt2tt_jax import features, readiness, tune
 from pt2tt_jax.backbone import Backbone
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.features import Encoded
-from pt2tt_jax.job import Job, keep, start
+from pt2tt_jax.job import Job, keep, ready
+from pt2tt_jax.readiness import Stages
 from pt2tt_jax.settings import Settings
 from pt2tt_jax.tuning import Tuning
 
@@ -38,8 +39,7 @@ def run(settings: Settings, folder: Path) -> dict[str, Any]:
     Raises:
       UserError: for what one task may raise, and for tasks that a method cannot tell apart.
     """
-    jobs = started(settings, folder)
-    tunings = {m: tuning(m, jobs) for m in settings.tune.methods}  # all checks before training
+    jobs, tunings = started(settings, folder)
     for job in jobs:
         job.results.section('zero_shot', job.zero_shot)
     for method, chosen in tunings.items():
@@ -47,18 +47,30 @@ def run(settings: Settings, folder: Path) -> dict[str, Any]:
     return reported(jobs)
 
 
-def started(settings: Settings, folder: Path, backbone: Backbone | None = None) -> list[Job]:
-    """A job for each task, all before one backbone, which is loaded unless it is given."""
+def started(
+    settings: Settings, folder: Path, backbone: Backbone | None = None
+) -> tuple[list[Job], dict[str, Tuning]]:
+    """A job for each task, all before one backbone, and the tuning of each method for all of them.
+
+    Nothing is written before everything is checked. The backbone is loaded unless it is given.
+    """
     wanted = names(settings)
     if len(set(wanted)) < len(wanted):
         raise UserError(f'A task is named twice in Data.task = {settings.data.task!r}.')
+    for method in settings.tune.methods:
+        tune.check_weights(settings.of(method), len(wanted))
     jobs: list[Job] = []
     for name in wanted:
         one = dataclasses.replace(settings, data=dataclasses.replace(settings.data, task=name))
         backbone = jobs[0].backbone if jobs else backbone
-        jobs.append(start(one, folder / name, stage1_too=False, backbone=backbone))
-        jobs[-1].results.values.setdefault('together', wanted)
-    return jobs
+        jobs.append(ready(one, folder / name, Stages.TWO, backbone))
+    tunings = {method: tuning(method, jobs) for method in settings.tune.methods}
+    for method, chosen in tunings.items():
+        readiness.check_tuning(jobs[0], method, chosen, settings.of(method))
+    for job in jobs:
+        job.results.values.setdefault('together', wanted)
+        job.describe()
+    return jobs, tunings
 
 
 def section(name: str, jobs: Sequence[Job], compute: Callable[[], Sequence[Any]]) -> None:
@@ -85,6 +97,7 @@ def tuning(method: str, jobs: Sequence[Job]) -> Tuning:
         first.backbone,
         labels,
         tasks=len(jobs),
+        source=first.source,
         sources=first.sources,
     )
     if chosen.tasks == 1 and first.settings.data.input_format != 'pretrain':

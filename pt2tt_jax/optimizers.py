@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection
 
 import optax
 
 from pt2tt_jax.errors import UserError, nearest
-from pt2tt_jax.settings import Recipe
+from pt2tt_jax.settings import Recipe, Transfer
 from pt2tt_jax.tuning import flatten, unflatten
 
 
@@ -39,11 +39,22 @@ def optimizer(recipe: Recipe) -> optax.GradientTransformation:
             weight_decay_rate=recipe.weight_decay or None,
         )
     if recipe.rates:
-        chosen = optax.chain(chosen, scaled_by_path(recipe.rates))
+        chosen = optax.chain(chosen, scaled_by_path(recipe))
     return optax.chain(optax.clip_by_global_norm(recipe.clip), chosen) if recipe.clip else chosen
 
 
-def scaled_by_path(rates: Sequence[tuple[str, float]]) -> optax.GradientTransformation:
+def check_rates(recipe: Recipe, paths: Collection[str]) -> None:
+    """Raises UserError unless each pattern of `recipe.rates` matches one of the trained `paths`."""
+    section = 'Transfer' if isinstance(recipe, Transfer) else 'Tune'
+    for pattern, _ in recipe.rates:
+        if not any(re.fullmatch(pattern, path) for path in paths):
+            raise UserError(
+                f'The pattern {pattern!r} of {section}.rates matches no trained parameter in full. '
+                f'{nearest(pattern, paths)}'
+            )
+
+
+def scaled_by_path(recipe: Recipe) -> optax.GradientTransformation:
     """Multiplies the update of each leaf by the factor of the first pattern that its path matches.
 
     Raises:
@@ -51,16 +62,10 @@ def scaled_by_path(rates: Sequence[tuple[str, float]]) -> optax.GradientTransfor
     """
 
     def factor(path: str) -> float:
-        return next((rate for pattern, rate in rates if re.fullmatch(pattern, path)), 1.0)
+        return next((rate for pattern, rate in recipe.rates if re.fullmatch(pattern, path)), 1.0)
 
     def init(params):
-        paths = list(flatten(params))
-        for pattern, _ in rates:
-            if not any(re.fullmatch(pattern, path) for path in paths):
-                raise UserError(
-                    f'The pattern {pattern!r} of Tune.rates matches no trained parameter in full. '
-                    f'{nearest(pattern, paths)}'
-                )
+        check_rates(recipe, list(flatten(params)))
         return optax.EmptyState()
 
     def update(updates, state, params=None):

@@ -48,9 +48,28 @@ class Predictor:
         placed = dataclasses.replace(self.backbone, params=params)
         self.model = evaluate.restored(placed, tensors, self.about)
         self.input_length = input_length or self.about['input_length']
+        self._warn_of_format(path)
+
+    def _warn_of_format(self, path: Path) -> None:
+        """Lines are read as they are; only the stripped text of one field is a plain line."""
+        written, fields = self.about.get('input_format', 'stripped'), self.about.get('fields') or []
+        if written != 'stripped':
+            logger.warning(
+                '%s was trained on texts of the format %r: write each line out as that format does '
+                '(pt2tt tasks show has examples).',
+                path,
+                written,
+            )
+        elif len(fields) > 1:
+            logger.warning(
+                '%s was trained on the fields %s: write their values on one line, in this order '
+                'with a space between.',
+                path,
+                ', '.join(fields),
+            )
 
     def __call__(self, texts: Sequence[str]) -> list[Prediction]:
-        """One prediction a text; the text is written as the prompt was trained to read it."""
+        """One prediction a text, which is read as it is: the finished input, without a prompt."""
         encoded = features.encode(
             [Example(text, '', None, None, '') for text in texts],
             self.backbone.vocabulary,

@@ -100,14 +100,17 @@ def manifest(folder: str | Path) -> dict[str, Any]:
     """What a folder holds and was made of.
 
     Raises:
-      UserError: it is no prepared folder, an unfinished one, or of another layout.
+      UserError: it is no prepared folder, an unfinished or damaged one, or of another layout.
     """
     file = Path(folder) / 'manifest.json'
     if not file.is_file():
         raise UserError(
             f'{folder} holds no prepared data: there is no manifest.json, which is written last.'
         )
-    found = json.loads(file.read_text(encoding='utf-8'))
+    try:
+        found = json.loads(file.read_text(encoding='utf-8'))
+    except ValueError as error:
+        raise UserError(f'{file} cannot be read ({error}); prepare it again.') from error
     if found.get('layout') != LAYOUT or found['shard'] != SHARD:
         raise UserError(f'{folder} was prepared by another version of pt2tt; prepare it again.')
     return found

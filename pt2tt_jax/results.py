@@ -21,6 +21,8 @@ from pt2tt_jax.settings import SECTIONS, Settings
 class Results:
     """`results.json` of a folder: each section is computed once, then read.
 
+    Nothing is written, not even the folder made, before `write` or the first section.
+
     Raises:
       UserError: when the folder holds a run with other settings.
     """
@@ -28,10 +30,9 @@ class Results:
     def __init__(self, folder: Path, settings: Settings):
         self.path = folder / 'results.json'
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             found = self.path.read_text() if self.path.exists() else '{}'
         except OSError as error:
-            raise UserError(f'{folder} cannot be used for results: {error.strerror}.') from error
+            raise _unusable(folder, error) from error
         try:
             self.values: dict[str, Any] = json.loads(processes.agreed(found))
         except ValueError as error:
@@ -63,6 +64,10 @@ class Results:
     def write(self) -> None:
         if not processes.first():
             return
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unusable(self.path.parent, error) from error
         part = self.path.with_suffix('.part')
         try:
             part.write_text(json.dumps(self.values, indent=1))
@@ -74,6 +79,10 @@ class Results:
             ) from error
 
 
+def _unusable(folder: Path, error: OSError) -> UserError:
+    return UserError(f'{folder} cannot be used for results: {error.strerror}.')
+
+
 def _with_defaults(old: dict) -> dict:
     """Settings that an earlier version wrote, and the defaults of those that are new since."""
     made = {section.__name__: dataclasses.asdict(section()) for section in SECTIONS}
@@ -82,13 +91,19 @@ def _with_defaults(old: dict) -> dict:
 
 
 def _difference(old: dict, new: dict) -> str:
+    """Up to three settings that differ, also those that only one of the two has."""
+    there, now = _by_name(old), _by_name(new)
     changed = [
-        f'{section}.{name}: {old.get(section, {}).get(name)!r} there, {value!r} now'
-        for section, values in new.items()
-        for name, value in values.items()
-        if old.get(section, {}).get(name) != value
+        f'{name}: {there.get(name, "unset")} there, {now.get(name, "unset")} now'
+        for name in {**now, **there}
+        if there.get(name) != now.get(name)
     ]
     return '; '.join(changed[:3])
+
+
+def _by_name(settings: dict) -> dict[str, str]:
+    """'Section.name' -> its value as text."""
+    return {f'{s}.{name}': repr(v) for s, values in settings.items() for name, v in values.items()}
 
 
 def machine() -> dict[str, Any]:

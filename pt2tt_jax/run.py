@@ -6,6 +6,9 @@ keep checkpoints: the same command, started again, goes on where it was interrup
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import hashlib
 import logging
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,11 @@ import numpy as np
 from pt2tt_jax import backbone as backbones
 from pt2tt_jax import evaluate, multitask, saved, transfer, tune
 from pt2tt_jax import prepared as prepared_data
-from pt2tt_jax.job import Job, keep, prepared_task, prompt_rows, save, slug, start
+from pt2tt_jax.backbone import Backbone
+from pt2tt_jax.errors import UserError
+from pt2tt_jax.inputs import placed, prepared_task
+from pt2tt_jax.job import Job, keep, ready, save, slug, start
+from pt2tt_jax.readiness import Stages, check_settings
 from pt2tt_jax.settings import Settings
 
 logger = logging.getLogger('pt2tt')
@@ -26,9 +33,11 @@ def prepare(settings: Settings, folder: Path) -> dict[str, int]:
 
     `Data.prepared` of a later run names the folder; that run needs neither texts nor TensorFlow.
     """
+    check_settings(settings, Stages.NEITHER)
     backbone = backbones.load(settings.model.name)
     about = {'vocabulary': backbone.vocabulary.fingerprint, 'settings': settings.as_dict()}
-    made = prepared_data.write_task(folder, prepared_task(settings, backbone, True), about)
+    task = prepared_task(settings, backbone, Stages.BOTH)
+    made = prepared_data.write_task(folder, task, about)
     return made['splits']
 
 
@@ -65,11 +74,9 @@ def score_stage1(job: Job, done: transfer.Transferred) -> dict[str, Any]:
     return {'chosen': done.chosen, 'kl': done.kl, 'curves': done.curves, 'scores': scores}
 
 
-def stage2(
-    job: Job, method: str, source: np.ndarray | None, template: str | None = None
-) -> dict[str, Any]:
+def stage2(job: Job, method: str, template: str | None = None) -> dict[str, Any]:
     """Trains `method` with every seed, saves the results and measures them."""
-    chosen = job.tuning(method, source)
+    chosen = job.tuning(method)
     learned, curves = tune.tune(
         job.backbone,
         chosen,
@@ -102,15 +109,11 @@ def run(settings: Settings, folder: Path) -> dict[str, Any]:
     results.section('zero_shot', job.zero_shot)
     first = results.section('transfer', lambda: score_stage1(job, stage1(job)))
     logger.info('kept template: %s', first['chosen'])
-    if not job.sources:
-        job.sources = {name: source_rows(job, name) for name in first['kl']}
+    found = {name: source_rows(job, name) for name in first['kl']}
+    after = job.with_prompts(found[first['chosen']], found)
     for method in settings.tune.methods:
-        template = first['chosen'] if method == 'pt2tt' else None
-        source = source_rows(job, template) if template else None
-        results.section(
-            f'tuned/{method}',
-            lambda m=method, s=source, t=template: stage2(job, m, s, t),
-        )
+        template = first['chosen'] if tune.needs_source(method) else None
+        results.section(f'tuned/{method}', lambda m=method, t=template: stage2(after, m, t))
     job.write_report()
     return results.values
 
@@ -123,7 +126,7 @@ def source_rows(job: Job, template: str) -> np.ndarray:
 
 def transfer_only(settings: Settings, folder: Path) -> dict[str, Any]:
     """Stage 1 with its evaluation; see `run`."""
-    job = start(settings, folder)
+    job = start(settings, folder, Stages.ONE)
     job.results.section('zero_shot', job.zero_shot)
     job.results.section('transfer', lambda: score_stage1(job, stage1(job)))
     job.write_report()
@@ -137,34 +140,64 @@ def tune_only(settings: Settings, folder: Path) -> dict[str, Any]:
     """
     if ',' in settings.data.task:
         return multitask.run(settings, folder)
-    job = start(settings, folder, stage1_too=False)
-    source = prompt_rows(job.backbone, settings.tune.source) if settings.tune.source else None
+    job = start(settings, folder, Stages.TWO)
     job.results.section('zero_shot', job.zero_shot)
     for method in settings.tune.methods:
-        job.results.section(f'tuned/{method}', lambda m=method: stage2(job, m, source))
+        job.results.section(f'tuned/{method}', lambda m=method: stage2(job, m))
     job.write_report()
     return job.results.values
-
-
-def _restored(job: Job, path: Path) -> tuple[evaluate.Model, dict[str, int]]:
-    tensors, about = saved.load(path)
-    saved.check_fits(path, about, job.backbone)
-    found = {'seed': about.get('seed', 0), 'step': about.get('step', 0)}
-    return evaluate.restored(job.backbone, tensors, about), found
 
 
 def evaluate_prompts(settings: Settings, folder: Path, prompts: list[Path]) -> dict[str, Any]:
-    """Measures saved prompts on the test set of a task; see `run`."""
-    job = start(settings, folder, stage1_too=False)
-    loaded = [(path, *_restored(job, path)) for path in prompts]
+    """Measures saved prompts on the test set of a task; see `run`.
+
+    Texts keep as many tokens as the longest of the prompts leaves.
+    """
+    check_settings(settings, Stages.NEITHER)
+    backbone, _ = placed(settings.model)
+    files = {_section(path): _Measured.load(path, backbone) for path in prompts}
+    room = max(one.model.around.length for one in files.values())
+    job = ready(settings, folder, Stages.NEITHER, backbone, room)
+    for one in files.values():
+        one.check(job)
+    job.describe()
     job.results.section('zero_shot', job.zero_shot)
-    for path, model, about in loaded:
-        job.results.section(
-            f'tuned/{path.parent.name}/{path.stem}',
-            lambda m=model, a=about: {
-                'seeds': [a | job.scores(m, job.prepared.test.student)],
-                'curves': [],
-            },
-        )
+    for name, one in files.items():
+        job.results.section(name, functools.partial(one.scores, job))
     job.write_report()
     return job.results.values
+
+
+def _section(path: Path) -> str:
+    """Where a file's scores stand: other bytes of the same name are another file."""
+    try:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+    except OSError as error:
+        raise UserError(f'There is no saved prompt at {path}.') from error
+    return f'tuned/{path.with_suffix("")} {digest}'
+
+
+@dataclasses.dataclass(frozen=True)
+class _Measured:
+    """A saved prompt before the backbone, and what its file says."""
+
+    path: Path
+    model: evaluate.Model
+    about: dict[str, Any]
+
+    @classmethod
+    def load(cls, path: Path, backbone: Backbone) -> _Measured:
+        tensors, about = saved.load(path)
+        saved.check_fits(path, about, backbone)
+        return cls(path, evaluate.restored(backbone, tensors, about), about)
+
+    def check(self, job: Job) -> None:
+        """Raises UserError unless the job's texts and labels are such as it was trained on."""
+        data = job.settings.data
+        labels = job.prepared.labels
+        saved.check_reads(self.path, self.about, data.input_format, data.verbaliser, labels)
+
+    def scores(self, job: Job) -> dict[str, Any]:
+        made = {'seed': self.about.get('seed', 0), 'step': self.about.get('step', 0)}
+        found = made | job.scores(self.model, job.prepared.test.student)
+        return {'file': str(self.path), 'seeds': [found], 'curves': []}

@@ -1,12 +1,14 @@
 """Saved results of training: a safetensors file that says what it is and what it fits.
 
 The metadata names the backbone by a fingerprint, the vocabulary, the method and how texts must be
-written, so that a prompt is never applied to a model or an input format it was not made for.
+written, so that a prompt is not applied to a model it was not made for (`check_fits`), nor
+measured on texts or labels that are written otherwise (`check_reads`).
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from importlib import metadata as distribution
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from safetensors.numpy import save_file
 
 from pt2tt_jax import processes
 from pt2tt_jax.errors import UserError
+from pt2tt_jax.tuning import soft_tokens
 
 KIND = 'pt2tt-trained-parameters'
 PROMPT = 'token_embedder/prompt/embedding'
@@ -71,7 +74,7 @@ def load(path: Path | str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 
 def load_prompt(path: Path | str) -> tuple[np.ndarray, dict[str, Any]]:
-    """(rows, metadata) of a saved soft prompt.
+    """(rows, metadata) of a saved soft prompt that stands before the text, and nothing else.
 
     Raises:
       UserError: when the file cannot be read, or holds something else.
@@ -79,6 +82,12 @@ def load_prompt(path: Path | str) -> tuple[np.ndarray, dict[str, Any]]:
     tensors, about = load(path)
     if set(tensors) != {PROMPT}:
         raise UserError(f'{path} holds no soft prompt, but {", ".join(list(tensors)[:3])}.')
+    made, plain = about.get('tuning', {}), list(soft_tokens(len(tensors[PROMPT])))
+    if made.get('after') or list(made.get('before') or plain) != plain:
+        raise UserError(
+            f'{path} has words among its soft tokens, or tokens behind its text; what is wanted '
+            'here is a prompt before the text, as pt2tt tune --methods prompt trains it.'
+        )
     return tensors[PROMPT], about
 
 
@@ -114,3 +123,31 @@ def check_fits(path: Path | str, metadata: dict[str, Any], backbone) -> None:
                 f'({name} {metadata[name]}, here {ours[name]} of {backbone.name!r}); load that '
                 'backbone with --model, or train a prompt for this one.'
             )
+
+
+def check_reads(
+    path: Path | str,
+    metadata: dict[str, Any],
+    input_format: str,
+    verbaliser: str,
+    labels: Sequence[str],
+) -> None:
+    """Raises UserError unless the file at `path` was trained on texts and labels written like this.
+
+    Files that were converted from elsewhere do not say how; they pass.
+    """
+    trained = metadata.get('input_format', input_format)
+    if trained != input_format:
+        raise UserError(
+            f'{path} was trained on texts of the format {trained!r}, not {input_format!r}: add '
+            f'--input_format={trained}.'
+        )
+    words = list(metadata.get('labels') or labels)
+    if labels and words != list(labels):
+        named = metadata.get('verbaliser', verbaliser)
+        change = 'take the --task or the --labels that it was trained with'
+        raise UserError(
+            f'{path} was trained to answer {", ".join(words)}, not {", ".join(labels)}: '
+            + (change if named == verbaliser else f'add --gin.Data.verbaliser="\'{named}\'"')
+            + '.'
+        )

@@ -160,10 +160,12 @@ class Recipe:
 
     @property
     def evaluation_period(self) -> int:
+        """Steps between evaluations."""
         return self.eval_every or max(1, self.steps // 10)
 
     @property
     def checkpoint_period(self) -> int:
+        """Steps between checkpoints."""
         return self.checkpoint_every or self.evaluation_period
 
 
@@ -249,7 +251,7 @@ class Suite:
 
     Attributes:
       tasks: names of known data sets, each run alone; one with its own settings has them in its
-        scope (`rte/Tune.steps = 500`).
+        scope (`rte/Tune.steps = 500`, or of one method there `rte/lora/Tune.steps = 500`).
       baseline: the method that the others are compared with.
     """
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import gin
 
+from pt2tt_jax import given
 from pt2tt_jax.errors import UserError, nearest
 from pt2tt_jax.sections import Data, Model, Recipe, Suite, Transfer, Tune
 
@@ -76,35 +77,35 @@ def load(
     search_paths: Sequence[str] = (),
     *,
     task: str = '',
-    tasks: Sequence[str] = (),
 ) -> Settings:
     """Settings from gin files and bindings; later ones win.
 
     The files of `gin/methods/` come first: each method's own learning rate and options. What is
-    bound in a method's scope (`lora/Tune.learning_rate`) goes before what is bound for all.
+    bound in a method's scope (`lora/Tune.learning_rate`) goes before what is bound for all, of a
+    task of a suite too (`rte/Tune.learning_rate`); `rte/lora/Tune.learning_rate` goes before both.
 
     Args:
       files: gin files, absolute, or below the working folder, a search path or the package's
         own `gin/`.
       bindings: such as 'Transfer.steps = 300'.
       search_paths: further folders to look in.
-      task: of a suite; what is bound in its scope goes first.
-      tasks: all tasks of the suite.
+      task: of a suite; what is bound in its scope goes before what is bound without one.
 
     Raises:
-      UserError: for an unknown file, section or name, or a value that does not parse.
+      UserError: for an unknown file, section or name, a value that does not parse, or a binding
+        that has no effect.
     """
     from pt2tt_jax.methods import METHODS  # imports JAX
 
     bindings = [*bindings, f'Data.task = {task!r}'] if task else bindings
-    with _parsed(files, bindings, search_paths), gin.config_scope(task or None):
+    with _parsed(files, bindings, search_paths) as (found, typed), gin.config_scope(task or None):
         tune = Tune()
         options = {name: gin.get_bindings(f'pt2tt.{name}') for name in METHODS}  # pyright: ignore
         options = {name: bound for name, bound in options.items() if bound}
-        tunes = {name: one for name in METHODS if (one := _scoped(name)) != tune}
+        tunes = {name: one for name in METHODS if (one := _scoped(name, task)) != tune}
         loaded = Settings(Model(), Data(), Transfer(), tune, options, tunes)
-        for binding in bindings:
-            _check_used(binding.partition('=')[0].strip(), tasks)
+        given.check_used(found, Suite().tasks, {'': '\n'.join(bindings)} | _texts)
+        given.check_own(found, typed, tune, task)
         return loaded
 
 
@@ -120,40 +121,45 @@ def load_suite(
         raise UserError(
             "Suite.tasks must name at least one task, each once, such as ('sst2', 'rte')."
         )
-    loaded = {
-        task: load(files, bindings, search_paths, task=task, tasks=suite.tasks)
-        for task in suite.tasks
-    }
-    return suite, loaded
+    return suite, {task: load(files, bindings, search_paths, task=task) for task in suite.tasks}
 
 
 @contextlib.contextmanager
 def _parsed(
     files: Sequence[str], bindings: Sequence[str], search_paths: Sequence[str]
-) -> Iterator[None]:
-    """Gin knows what the files and bindings say, and forgets it again."""
+) -> Iterator[tuple[set[given.Bound], set[given.Bound]]]:
+    """Gin knows what the files and bindings say, and forgets it again.
+
+    Yields what they bind beyond the package's own files, and what of it the bindings alone do.
+    """
     gin.clear_config()
     _folders[:] = [Path.cwd(), *map(Path, search_paths), GIN]
     try:
         own = [_find(f'methods/{file.name}') for file in sorted((GIN / 'methods').glob('*.gin'))]
-        given = [_find(file) for file in files]
-        gin.parse_config_files_and_bindings([*own, *given], list(bindings))
-        yield
+        named = [_find(file) for file in files]
+        bound = given.bound(named, bindings), given.bound((), bindings)
+        gin.parse_config_files_and_bindings([*own, *named], list(bindings))
+        yield bound
     except UserError as error:  # gin appends where it was called from
         raise UserError(str(error).splitlines()[0]) from error
     except Exception as error:  # gin raises a dozen classes, from TokenError to ImportError
         raise UserError(_explain(str(error))) from error
     finally:
         _folders.clear()
+        _texts.clear()
         gin.clear_config()  # else sections made in Python had the values of this load
 
 
-def _scoped(method: str) -> Tune:
-    with gin.config_scope(method):
-        return Tune()
+def _scoped(method: str, task: str) -> Tune:
+    """How a method is trained; gin alone would open `rte/lora` without `lora`."""
+    scopes = [method, f'{task}/{method}'] if task else [method]
+    own = [gin.get_bindings(f'{scope}/pt2tt.Tune', inherit_scopes=False) for scope in scopes]
+    return Tune(**{name: value for bound in own for name, value in bound.items()})
 
 
-_folders: list[Path] = []  # during a load: where gin files, nested ones too, are looked up
+# During a load: where gin files, nested ones too, are looked up, and what has been read.
+_folders: list[Path] = []
+_texts: dict[str, str] = {}
 
 
 def _find(name: str) -> str:
@@ -166,29 +172,14 @@ def _find(name: str) -> str:
 
 
 def _open(name: str):
-    return Path(_find(name)).open()
+    path = Path(_find(name))
+    _texts[str(path)] = path.read_text()
+    return path.open()
 
 
 # Before gin's own readers: its search paths cannot be taken back, and it logs names not found.
 _readers: list = gin.config._FILE_READERS  # pyright: ignore
 _readers.insert(0, (_open, lambda name: bool(_folders and _find(name))))
-
-
-def _check_used(name: str, tasks: Sequence[str]) -> None:
-    """A binding without a section makes a gin macro, which a file must use. Scopes are those of
-    methods, for `Tune`, and those of a suite's tasks.
-    """
-    from pt2tt_jax.methods import METHODS
-
-    *scopes, rest = name.split('/')
-    if scopes and scopes[0] in tasks:
-        scopes = scopes[1:]
-    scoped = len(scopes) == 1 and scopes[0] in METHODS and rest.startswith('Tune.')
-    lone = '.' not in name and f'\n{name} = ' not in gin.operative_config_str()
-    if lone or (scopes and not scoped):
-        known = [f'{s.__name__}.{field.name}' for s in SECTIONS for field in dataclasses.fields(s)]
-        known += [f'{method}/Tune.learning_rate' for method in METHODS]
-        raise UserError(f'{name!r} sets nothing; write SECTION.NAME. {nearest(name, known)}')
 
 
 def _explain(message: str) -> str:

@@ -22,7 +22,7 @@ from pt2tt_jax.errors import UserError
 from pt2tt_jax.job import Job, save
 from pt2tt_jax.populations import joined
 from pt2tt_jax.settings import Settings
-from pt2tt_jax.tuning import Tuning, soft_tokens
+from pt2tt_jax.tuning import Tuning
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,12 +61,11 @@ def run(settings: Settings, folder: Path) -> dict[str, Any]:
     _check_order(tasks, teachers)
     named = {teacher.path: teacher.rows for teacher in teachers}
     check_teachers(named, len(named), settings.of(METHOD).length)
-    jobs = multitask.started(settings, folder, backbone)
-    chosen = multitask.tuning(METHOD, jobs)
+    jobs, tunings = multitask.started(settings, folder, backbone)
     for job, teacher in zip(jobs, teachers, strict=True):
         job.results.section('zero_shot', job.zero_shot)
         job.results.section('tuned/teacher', functools.partial(teacher.scores, job))
-    train = functools.partial(_train, settings, chosen, jobs, teachers, folder)
+    train = functools.partial(_train, settings, tunings[METHOD], jobs, teachers, folder)
     multitask.section(f'tuned/{METHOD}', jobs, train)
     return multitask.reported(jobs)
 
@@ -122,12 +121,6 @@ def _save(whole: Job, one: tune.Learned, jobs: Sequence[Job], teachers: Sequence
 def _teacher(backbone: Backbone, path: str) -> Teacher:
     rows, about = saved.load_prompt(path)
     saved.check_fits(path, about, backbone)
-    made, plain = about.get('tuning', {}), list(soft_tokens(len(rows)))
-    if made.get('after') or list(made.get('before') or plain) != plain:
-        raise UserError(
-            f'{path} has words or soft tokens behind its text, but a teacher is a prompt before '
-            'the text, as pt2tt tune --methods prompt trains it.'
-        )
     return Teacher(path, rows, about)
 
 

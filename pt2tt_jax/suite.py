@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pt2tt_jax import methods, processes, run
+from pt2tt_jax import processes, readiness, rows, run, tune
 from pt2tt_jax.errors import UserError
+from pt2tt_jax.readiness import Stages
 from pt2tt_jax.report import grid
 from pt2tt_jax.settings import Settings, Suite
 
@@ -27,27 +28,33 @@ def run_suite(suite: Suite, settings: Mapping[str, Settings], folder: Path) -> g
       folder: takes a folder per task, and `suite.md`, `.csv`, `.html` and `.png`.
 
     Raises:
-      UserError: for anything that a single run refuses, before the first one starts where it can
-        be known.
+      UserError: for anything that a single run refuses; settings and data of all tasks are looked
+        at before the first one starts.
     """
-    for one in settings.values():
-        for method in one.tune.methods:
-            methods.parts(method)
     if suite.baseline and all(suite.baseline not in s.tune.methods for s in settings.values()):
         raise UserError(
             f'Suite.baseline = {suite.baseline!r} is none of the methods that are trained; name '
             'one of them, or none with an empty text.'
         )
+    for one in settings.values():
+        readiness.check_settings(one, _stages(one))
+        if not one.data.prepared:
+            rows.check_present(one.data)
     results: dict[str, Any] = {}
     table = grid.of(results, suite.baseline)
     for task, one in settings.items():
-        two_stages = 'pt2tt' in one.tune.methods and not one.tune.source
-        start = run.run if two_stages else run.tune_only
+        start = run.run if _stages(one) == Stages.BOTH else run.tune_only
         results[task] = start(one, folder / task)
         table = grid.of(results, suite.baseline)
         if processes.first():
             write(table, folder)
     return table
+
+
+def _stages(settings: Settings) -> Stages:
+    """Stage 1 is run for methods that need it, unless its prompt is given."""
+    needed = any(map(tune.needs_source, settings.tune.methods)) and not settings.tune.source
+    return Stages.BOTH if needed else Stages.TWO
 
 
 def write(table: grid.Grid, folder: Path) -> None:

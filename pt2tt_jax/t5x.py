@@ -110,6 +110,7 @@ class TemplateTransfer(models.EncoderDecoderModel):
         self._targets = targets
 
     def loss_fn(self, params, batch, dropout_rng):
+        """The loss and the metrics of a batch, as T5X asks for them; `kl` in nats a token."""
         batch = {**batch, 'decoder_loss_weights': self._weights(batch)}
         factor, weights = losses.get_loss_normalizing_factor_and_weights(
             self._loss_normalizing_factor, batch
@@ -156,9 +157,11 @@ class TrainedOnly(optimizers.OptaxWrapper):
         self.tuning = tuning
 
     def init_state(self, params):
+        """State of the trained parameters."""
         return super().init_state(split(params, self.tuning)[0])
 
     def apply_gradient(self, hyper_params, params, state, grads):
+        """All parameters after a step, of which the frozen ones are the same."""
         trained, frozen = split(params, self.tuning)
         slope, _ = split(grads, self.tuning)
         trained, state = super().apply_gradient(hyper_params, trained, state, slope)

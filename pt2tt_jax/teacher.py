@@ -45,6 +45,7 @@ class Lesson:
         return Lesson(self.student, {name: self.teachers[name] for name in names})
 
     def subset(self, rows) -> Lesson:
+        """The examples of these numbers, in this order, under every template."""
         return Lesson(
             self.student.subset(rows), {k: v.subset(rows) for k, v in self.teachers.items()}
         )

@@ -86,6 +86,7 @@ class Problem:
 
 
 def initial_state(problem: Problem, recipe: Recipe) -> State:
+    """The state before the first step; dropout keys of the members follow from `problem.seed`."""
     members = len(problem.names)
     trained, best = (jax.tree.map(jnp.copy, problem.trained) for _ in range(2))  # to be donated
     return State(

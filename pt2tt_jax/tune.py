@@ -8,6 +8,7 @@ at once, as a population before one backbone.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from pt2tt_jax import evaluate, features, methods, objectives, packing, sharding, train
+from pt2tt_jax import evaluate, features, methods, objectives, packing, saved, sharding, train
 from pt2tt_jax.backbone import Backbone
 from pt2tt_jax.errors import UserError, nearest
 from pt2tt_jax.features import Encoded
@@ -106,6 +107,15 @@ def initialiser(
     if name not in known:
         raise UserError(f'There is no initialiser {name!r}. {nearest(name, known)}')
     return known[name]()
+
+
+def needs_source(method: str) -> bool:
+    """Whether a method, or one of several joined by '+', builds on P_in of stage 1.
+
+    Raises:
+      UserError: for an unknown method.
+    """
+    return any('source' in inspect.signature(make).parameters for make in methods.parts(method))
 
 
 def tuning(
@@ -266,8 +276,19 @@ def weights(train_set: Encoded, settings: Tune) -> Float[np.ndarray, ' examples'
     """What the loss of each example counts, by `Tune.task_weights`."""
     if train_set.tasks is None:
         return np.ones(len(train_set), np.float32)
-    each = np.resize(np.asarray(settings.task_weights), int(train_set.tasks.max()) + 1)
-    return each[train_set.tasks]
+    tasks = int(train_set.tasks.max()) + 1
+    check_weights(settings, tasks)
+    return np.broadcast_to(np.asarray(settings.task_weights), tasks)[train_set.tasks]
+
+
+def check_weights(settings: Tune, tasks: int) -> None:
+    """Raises UserError unless `Tune.task_weights` has one weight for each task, or one for all."""
+    found = settings.task_weights
+    if len(found) not in (1, tasks) or min(found) < 0 or not sum(found):
+        raise UserError(
+            f'Tune.task_weights = {tuple(found)} does not weight {tasks} tasks: give one number, '
+            'or one for each task in their order, none negative and not all 0.'
+        )
 
 
 def _batches(
@@ -322,4 +343,6 @@ def portable(
     made = {'method': method, 'options': own, 'length': settings.of(learned.method).length}
     around = {'before': chosen.before, 'after': chosen.after, 'tasks': chosen.tasks}
     shapes = {name: list(rows.shape) for name, rows in (sources or {}).items()}
-    return tensors, made | around | {'sources': shapes}
+    # A PT2TT that stays one, beside another method, is made with as many rows of P_in.
+    source = len(tensors.get(saved.SOURCE_PROMPT, ()))
+    return tensors, made | around | {'source': source, 'sources': shapes}

@@ -57,6 +57,7 @@ class Insert:
     shared: Callable[..., nn.Module] | None = None
 
     def at(self, path: str) -> bool:
+        """Whether the module at `path` is one of its sites."""
         return re.fullmatch(self.sites, path) is not None
 
 
@@ -176,10 +177,12 @@ class Tuned(nn.Module):
         return result
 
     def encode(self, *args, **kwargs):
+        """As the backbone's, with the inserts."""
         with self._inserted():
             return self.backbone.encode(*args, **kwargs)
 
     def decode(self, *args, **kwargs):
+        """As the backbone's, with the inserts."""
         with self._inserted():
             return self.backbone.decode(*args, **kwargs)
 
@@ -262,6 +265,7 @@ def flatten(params: Params) -> dict[str, Any]:
 
 
 def unflatten(flat: dict[str, Any]) -> Params:
+    """The nested tree that `flatten` took apart."""
     return traverse_util.unflatten_dict(flat, sep='/')
 
 
@@ -293,7 +297,7 @@ def attach(module: Tuned, backbone_params: Params, key: jax.Array) -> Params:
       UserError: when an insert matches no site, or a pattern of `module.tuning` no parameter.
     """
     tree = merge(_new_leaves(module, backbone_params, key), backbone_params)
-    _check_patterns(module.tuning, flatten(tree))
+    check_patterns(module.tuning, flatten(tree))
     return tree
 
 
@@ -320,7 +324,8 @@ def _new_leaves(module: Tuned, params: Params, key: jax.Array) -> Params:
     return split_inserts(made[1]['params'], module.tuning)
 
 
-def _check_patterns(tuning: Tuning, paths: Iterable[str]) -> None:
+def check_patterns(tuning: Tuning, paths: Iterable[str]) -> None:
+    """Raises UserError unless every pattern of `tuning` matches a parameter of the tree."""
     for pattern in (*tuning.unfreeze, *tuning.freeze):
         if not any(re.fullmatch(pattern, path) for path in paths):
             raise UserError(

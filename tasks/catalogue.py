@@ -211,6 +211,9 @@ def table(data_dir: str | Path | None = None, match: str = '', width: int | None
     """All tasks whose name contains `match`, as a table; sizes and a text where files are at hand.
 
     Sets in `data_dir` show their first example, all others the wording with its slots.
+
+    Raises:
+      UserError: when no name contains `match`.
     """
     made = Table('task', 'source', 'kind', 'fields', 'targets', 'rows', 'input', box=None)
     made.title = 'Rows are train/validation/test' if data_dir else None
@@ -222,6 +225,9 @@ def table(data_dir: str | Path | None = None, match: str = '', width: int | None
             text = _first(one, counts, data_dir) if counts else wording(one)
             fields = ', '.join(dataset.fields)
             made.add_row(one.name, dataset.source, dataset.kind, fields, words(one), shown, text)
+    if not made.row_count:
+        known = {name for one in entries() for name in (one.name, one.dataset.name)}
+        raise UserError(f'No task has {match!r} in its name. {nearest(match, known)}')
     return _rendered(made, width)
 
 

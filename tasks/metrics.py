@@ -142,11 +142,6 @@ def _columns(targets: Sequence[Sequence[str]]) -> list[list[str | None]]:
     return [[(*r, *[None] * most)[i] for r in targets] for i in range(most)]
 
 
-def majority_class(labels: Sequence[Any]) -> float:
-    """Accuracy of always answering with the most frequent label: beside every accuracy."""
-    return 100 * max(collections.Counter(labels).values(), default=0) / max(len(labels), 1)
-
-
 def _mean(values: Sequence[float]) -> float:
     return 100 * math.fsum(values) / len(values) if values else 0.0
 

@@ -72,7 +72,7 @@ def ordered(
     Every source then gives the same rows in the same order, so that a seed means the same batches
     wherever the rows lie, at any size.
     """
-    rows = read(split) if protocol == 'official' else _compared(dataset, split, read)
+    rows = read(split) if protocol == 'official' else splits.compared(dataset, split, read)
     if not shuffled:
         return rows
 
@@ -103,21 +103,6 @@ def _sorted_on_disk(rows: Iterator[Row], place: Callable[[Row], bytes]) -> Itera
             file.seek(0)
             for line in sorted(file, key=lambda line: line[:KEY]):
                 yield json.loads(line[KEY:])
-
-
-def _compared(dataset: DataSet, split: str, read: Read) -> Iterator[Row]:
-    """The rows that the comparison calls `split`, in two passes: identities, then rows."""
-    part = splits.part(dataset, split)
-    if part == splits.Part(part.split):
-        return read(part.split)
-    identities = [identity(row) for row in read(part.split)]
-    used = set(splits.indices(dataset, split, identities))
-    if not used:
-        raise UserError(
-            f'{len(identities)} rows of {dataset.name}/{part.split} leave none for {split!r}: the '
-            f'comparison splits hold {splits.HELD_OUT} training rows out.'
-        )
-    return (row for index, row in enumerate(read(part.split)) if index in used)
 
 
 def tfds_rows(

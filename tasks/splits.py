@@ -17,13 +17,12 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from pt2tt_jax.errors import UserError, nearest
 
-from .datasets import DataSet
+from .datasets import DataSet, Row
 from .parsing import identity
 from .readers import rows
 
@@ -112,20 +111,32 @@ def indices(dataset: DataSet, split: str, identities: Sequence[str], seed: int =
     return sorted(order(dataset, chosen.split, identities, seed)[start:stop])
 
 
-def comparison_rows(
-    dataset: DataSet, split: str, data_dir: str | Path | None = None, seed: int = 42
-) -> Iterator[dict[str, Any]]:
-    """The rows of `split` under the protocol, in file order.
+def compared(
+    dataset: DataSet, split: str, read: Callable[[str], Iterable[Row]], seed: int = 42
+) -> Iterator[Row]:
+    """The rows of `split` under the protocol, in their own order: first identities, then rows.
+
+    Args:
+      read: official split -> its rows, in the order of the source.
 
     Raises:
-      UserError: as `readers.rows`, or the file is too small to hold rows out of it.
+      UserError: as `read`, or there are too few rows to hold some out of them.
     """
     chosen = part(dataset, split)
-    found = list(rows(dataset, chosen.split, data_dir))
-    used = indices(dataset, split, [identity(row) for row in found], seed)
+    if chosen == Part(chosen.split):
+        return iter(read(chosen.split))
+    identities = [identity(row) for row in read(chosen.split)]
+    used = set(indices(dataset, split, identities, seed))
     if not used:
         raise UserError(
-            f'{len(found)} rows of {dataset.name}/{chosen.split} leave none for {split!r}: the '
-            f'comparison splits hold {HELD_OUT} training rows out.'
+            f'{len(identities)} rows of {dataset.name}/{chosen.split} leave none for {split!r}: '
+            f'the comparison splits hold {HELD_OUT} training rows out.'
         )
-    return (found[index] for index in used)
+    return (row for index, row in enumerate(read(chosen.split)) if index in used)
+
+
+def comparison_rows(
+    dataset: DataSet, split: str, data_dir: str | Path | None = None, seed: int = 42
+) -> Iterator[Row]:
+    """`compared`, of files; raises as `readers.rows` too."""
+    return compared(dataset, split, lambda official: rows(dataset, official, data_dir), seed)

@@ -378,12 +378,6 @@ def test_decode_stops_at_the_end(vocab):
     assert vocab.decode([]) == vocab.decode([1, 5]) == ''
 
 
-def test_most_common_skips_specials(vocab):
-    assert vocab.most_common(3).tolist() == [3, 4, 5]
-    assert vocab.most_common(10**6).tolist() == list(range(3, vocab.size - 100))
-    assert vocab.most_common(3).dtype == np.int32
-
-
 def test_vocabulary_travels_to_workers(vocab):
     again = pickle.loads(pickle.dumps(vocab))
     assert again.encode(TEXTS[:1])[0].tolist() == vocab.encode(TEXTS[:1])[0].tolist()

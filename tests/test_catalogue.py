@@ -99,6 +99,11 @@ def test_table_lists_every_task():
     assert 'boolq passage: {passage} question: {question}' in text
 
 
+def test_table_of_nothing():
+    with pytest.raises(UserError, match=r"No task has 'boolqq' in its name\. Did you mean 'boolq'"):
+        catalogue.table(match='boolqq')
+
+
 def test_table_shows_sizes_and_a_text():
     text = catalogue.table(match='demo_sentiment_raw', width=300)
     assert '300/150/-' in text

@@ -23,8 +23,15 @@ def blocks() -> dict[str, str]:
     return {re.findall(r'`([\w/.]+\.(?:py|gin))`', before)[-1]: code for before, code in named}
 
 
-@pytest.mark.slow
-def test_worked_example(tmp_path):
+LINES = {  # file -> the line after which the page's is added
+    '__init__.py': 'from pt2tt_jax.methods.full import head as head\n',
+    'model.gin': "include 'methods/head.gin'\n",
+}
+
+
+@pytest.fixture
+def extended(tmp_path) -> Path:
+    """A copy of the project with what the page says."""
     if not (ROOT / 'CONTRIBUTING.md').exists():
         pytest.skip('CONTRIBUTING.md is not here: not a checkout')
     for name in ('pt2tt_jax', 'tasks', 'gin', 'tests'):
@@ -32,12 +39,23 @@ def test_worked_example(tmp_path):
     (tmp_path / 'pt2tt_jax' / 'tasks').symlink_to(tmp_path / 'tasks')
     shutil.copy(ROOT / 'pyproject.toml', tmp_path)
     found = blocks()
-    assert [Path(name).suffix for name in found] == ['.py', '.gin', '.py', '.py']
+    assert [Path(name).suffix for name in found] == ['.py', '.gin', '.py', '.py', '.gin']
     for name, code in found.items():
         path = tmp_path / name
-        existing = path.read_text() if path.name == '__init__.py' else ''
-        after = 'from pt2tt_jax.methods.full import head as head\n'
-        path.write_text(existing.replace(after, after + code) if existing else code)
+        after = LINES.get(path.name)
+        path.write_text(path.read_text().replace(after, after + code) if after else code)
+    return tmp_path
+
+
+def test_worked_example_brings_its_rate_to_t5x(extended):
+    text = (extended / 'gin' / 't5x' / 'model.gin').read_text()
+    included = set(re.findall(r"^include '(methods/\w+\.gin)'$", text, re.MULTILINE))
+    assert 'methods/head_gain.gin' in included
+    assert included == {f'methods/{path.name}' for path in (extended / 'gin/methods').glob('*.gin')}
+
+
+@pytest.mark.slow
+def test_worked_example(extended):
     tests = [
         'tests/test_method_head_gain.py',
         'tests/test_contract.py',
@@ -47,9 +65,9 @@ def test_worked_example(tmp_path):
         '',
     ]
     done = subprocess.run(
-        [sys.executable, '-m', 'pytest', '-q', *tests],
-        cwd=tmp_path,
-        env=os.environ | {'PYTHONPATH': str(tmp_path)},
+        [sys.executable, '-m', 'pytest', *tests],
+        cwd=extended,
+        env=os.environ | {'PYTHONPATH': str(extended)},
         capture_output=True,
         text=True,
     )
@@ -57,8 +75,8 @@ def test_worked_example(tmp_path):
     assert int(re.findall(r'(\d+) passed', done.stdout)[0]) >= 8
     counted = subprocess.run(
         [sys.executable, '-m', 'pt2tt_jax.cli', 'methods', 'head_gain'],
-        cwd=tmp_path,
-        env=os.environ | {'PYTHONPATH': str(tmp_path)},
+        cwd=extended,
+        env=os.environ | {'PYTHONPATH': str(extended)},
         capture_output=True,
         text=True,
     )

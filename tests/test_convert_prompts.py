@@ -185,6 +185,16 @@ def test_only_prompts_can_be_converted(model, tmp_path):
         convert(str(path), str(tmp_path / 'out'), Options(target_format='hf'))
 
 
+def test_prompts_with_words_cannot_be_converted(model, tmp_path):
+    """No other format has a place for what stands between and behind the rows."""
+    path = tmp_path / 'framed.safetensors'
+    framed = {'tuning': {'before': [-1, -2, 9, -3], 'after': [-4, -5]}}
+    saved.save(path, {saved.PROMPT: ROWS}, saved.identity(backbone.load(str(model))) | framed)
+    with pytest.raises(UserError, match=r'framed\.safetensors has words among its soft tokens'):
+        convert(str(path), str(tmp_path / 'out.npy'))
+    assert not (tmp_path / 'out.npy').exists()
+
+
 def test_flags_of_models(prompt, tmp_path):
     with pytest.raises(UserError, match='--dtype says nothing about the conversion of a prompt'):
         convert(str(prompt), str(tmp_path / 'out.npy'), Options(dtype='bfloat16'))

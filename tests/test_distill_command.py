@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pt2tt_jax import cli, job, saved, source_stage
+from pt2tt_jax import cli, inputs, saved, source_stage
 from pt2tt_jax.methods.mpt import COLUMN, ROW, SHARED, prompts
 
 STUDENT = 'prompts/mpt/seed0.safetensors'
@@ -112,8 +112,8 @@ def test_the_student_says_what_it_was_made_of(runs):
 def test_a_file_of_one_task_measures_what_the_run_measured(runs, toy, tmp_path):
     prompt = runs / 'student' / 'rte' / STUDENT
     cli.main(['eval', *toy, '--task=rte', f'--prompt={prompt}', f'--out={tmp_path}'])
-    again = results(tmp_path)['tuned']['mpt/seed0']['seeds'][0]
-    assert again == results(runs / 'student' / 'rte')['tuned']['mpt']['seeds'][0]
+    (again,) = results(tmp_path)['tuned'].values()
+    assert again['seeds'][0] == results(runs / 'student' / 'rte')['tuned']['mpt']['seeds'][0]
     assert saved.load(prompt)[1]['tuning']['task'] == 1
 
 
@@ -197,8 +197,8 @@ def test_settings_are_in_the_help(capsys):
 def test_prompts_of_one_name_are_told_apart():
     """Every first seed is called seed0, and none may take the place of another."""
     paths = ('A/seed0.safetensors', 'B/seed0.safetensors')
-    assert list(job._named(paths).values()) == list(paths)
-    assert job._named(('A/x.safetensors', 'A/y.safetensors')).keys() == {'x', 'y'}
+    assert list(inputs.named(paths).values()) == list(paths)
+    assert inputs.named(('A/x.safetensors', 'A/y.safetensors')).keys() == {'x', 'y'}
 
 
 # What cannot be

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
+
+from pt2tt_jax import cli
 
 LAUNCH = Path(__file__).parents[1] / 'launch'
 RUN = 'pt2tt run --out runs/it --gin.Tune.methods="(\'prompt\',)"'
@@ -26,7 +29,8 @@ case "$*" in
       touch "$LOG.lost"
       echo PREEMPTED > "$LOG.made"
       exit 1
-    fi ;;
+    fi
+    exit "$STATUS" ;;
 esac
 """
 
@@ -44,7 +48,8 @@ def place(tmp_path) -> dict[str, str]:
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
     path = f'{tmp_path}{os.pathsep}{os.environ["PATH"]}'
-    return {**os.environ, 'PATH': path, 'LOG': str(tmp_path / 'log'), 'ZONE': 'there', 'LOSE': ''}
+    named = {'PATH': path, 'LOG': str(tmp_path / 'log'), 'ZONE': 'there'}
+    return {**os.environ, **named, 'LOSE': '', 'STATUS': '0'}
 
 
 def calls(place: dict[str, str]) -> list[str]:
@@ -92,10 +97,32 @@ def test_tpu_pod_is_made_again_when_it_is_taken_away(place):
     assert Path(place['LOG'] + '.done').read_text() == RUN
 
 
+def test_tpu_pod_of_a_refused_run_is_deleted_once_and_for_all(place):
+    place |= {'BUCKET': 'bucket', 'LOSE': 'pt2tt run', 'STATUS': '2'}
+    Path(place['LOG'] + '.lost').touch()  # no machine is taken away
+    with pytest.raises(subprocess.CalledProcessError) as raised:
+        launched('tpu_pod.sh', place, 'name', RUN)
+    assert raised.value.returncode == 2
+    found = [kind for kind in kinds(place) if kind not in ('describe', 'storage')]
+    assert found == ['create', 'scp', 'uv venv', 'gcsfuse', 'pt2tt run', 'delete']
+    assert not Path(place['LOG'] + '.done').exists()
+
+
+@pytest.mark.parametrize('status', ['1', '255'])
+def test_tpu_pod_tries_again_after_other_failures(place, status):
+    place |= {'BUCKET': 'bucket', 'LOSE': 'pt2tt run', 'STATUS': status}
+    Path(place['LOG'] + '.lost').touch()
+    with pytest.raises(subprocess.TimeoutExpired):
+        subprocess.run([LAUNCH / 'tpu_pod.sh', 'name', RUN], env=place, timeout=2, check=False)
+    assert kinds(place).count('pt2tt run') > 1
+    assert 'delete' not in kinds(place)
+
+
 def test_slurm_job_saves_and_is_queued_again(place, tmp_path):
     (tmp_path / 'venv' / 'bin').mkdir(parents=True)
     (tmp_path / 'venv' / 'bin' / 'activate').touch()
     place |= {'VENV': str(tmp_path / 'venv'), 'SLURM_JOB_ID': '17'}
+    place |= {'SLURM_CPUS_PER_TASK': '6'}
     job = subprocess.Popen([LAUNCH / 'slurm.sh', 'pt2tt', 'run', '--distributed'], env=place)
     try:
         for _ in range(100):
@@ -107,7 +134,37 @@ def test_slurm_job_saves_and_is_queued_again(place, tmp_path):
     finally:
         job.kill()
     assert calls(place) == [
-        'srun --kill-on-bad-exit=1 pt2tt run --distributed',
+        'srun --cpus-per-task=6 --kill-on-bad-exit=1 pt2tt run --distributed',
         'scancel --signal=TERM 17.0',
         'scontrol requeue 17',
     ]
+
+
+# The commands that the page and the scripts show
+
+EXAMPLES = {'tpu_vm.sh': 8, 'tpu_pod.sh': 64, 'slurm.sh': 16}  # devices
+
+
+def shown(text: str, script: str) -> list[str]:
+    """The words of the `pt2tt run` command shown for a script, and what goes before it."""
+    plain = re.sub(r'\\\n#? *', '', text)
+    line = next(
+        one for one in plain.splitlines() if f'launch/{script} ' in one and 'pt2tt run' in one
+    )
+    before, _, command = line.replace("'", '').partition('pt2tt run')
+    return [*before.split(), 'run', *command.split()]
+
+
+@pytest.mark.parametrize('script', EXAMPLES)
+def test_commands_that_are_shown_can_start(script):
+    page = (LAUNCH.parent / 'docs' / 'multihost.md').read_text()
+    words = shown(page, script)
+    head = (LAUNCH / script).read_text()
+    assert words[words.index('run') :] == (found := shown(head, script))[found.index('run') :]
+    args, rest = cli.parser().parse_known_args(words[words.index('run') :])
+    loaded = cli.load_settings(args, rest)
+    devices = EXAMPLES[script] // loaded.model.model_parallel
+    for recipe in (loaded.transfer, loaded.tune):
+        assert recipe.batch_size % devices == 0
+    assert loaded.data.data_dir or 'tfds build glue/sst2' in ' '.join(words)
+    assert args.distributed is (script != 'tpu_vm.sh')

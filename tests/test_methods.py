@@ -11,7 +11,7 @@ from pt2tt_jax import methods, tune
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.features import virtual_tokens
 from pt2tt_jax.methods import initialisers
-from pt2tt_jax.settings import Data, Model, Settings, Transfer, Tune
+from pt2tt_jax.settings import Data, Model, Settings, Transfer, Tune, load
 from pt2tt_jax.t5 import config as t5_config
 from pt2tt_jax.t5.network import Transformer
 from pt2tt_jax.tuning import Tuned, attach, flatten, split
@@ -211,3 +211,34 @@ def random_shapes(module: Tuned):
 def test_methods_that_cannot_be(toy_backbone, method, message):
     with pytest.raises(UserError, match=message):
         tune.tuning(method, Settings(Model(), Data(), Transfer(), Tune()), toy_backbone)
+
+
+@pytest.mark.parametrize(
+    ('option', 'message'),
+    [
+        ('lora.rank = 16.0', r'lora\.rank must be like 8, but is 16\.0'),
+        ('lora.rank = 0', r'lora\.rank must be at least 1, but is 0'),
+        ('prompt_pool.pool = 2.5', r'prompt_pool\.pool must be like 10, but is 2\.5'),
+        ("prompt_pool.temperature = 'hot'", r"temperature must be like 0\.5 or None, but is 'hot'"),
+        ("prefix.mid = 'a'", r"prefix\.mid must be like 0, but is 'a'"),
+        ("prefix.parts = 'encoder'", r"prefix\.parts must be like \('encoder', .* is 'encoder'"),
+        ('dept.length = 0', r'dept\.length must be at least 1, but is 0'),
+        ("p_tuning_v2.layers = 'all'", r"layers must be like 0 or \(0,\), but is 'all'"),
+        ('pt2tt.thaw = 1', r'pt2tt\.thaw must be like False, but is 1'),
+    ],
+)
+def test_options_of_another_kind(toy_backbone, option, message):
+    found = load(bindings=[option])
+    known = methods.known(toy_backbone.config, None, 4, source=SOURCE)
+    with pytest.raises(UserError, match=message):
+        methods.build(option.partition('.')[0], known, found.options)
+
+
+@pytest.mark.parametrize(
+    'option',
+    ['lora.alpha = 8', 'prompt_pool.temperature = 2', 'p_tuning_v2.layers = (1,)', 'lora.rank = 3'],
+)
+def test_options_of_a_right_kind(toy_backbone, option):
+    found = load(bindings=[option, "p_tuning_v2.head = 'decoder'"])
+    known = methods.known(toy_backbone.config, None, 4)
+    assert methods.build(option.partition('.')[0], known, found.options)

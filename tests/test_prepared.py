@@ -99,6 +99,13 @@ def test_reading_what_is_not_there(tmp_path):
         prepared.read_task(tmp_path / 'out')
 
 
+def test_damaged_manifest(tmp_path):
+    prepared.write(tmp_path / 'out', {'train': iter([make(0)])}, {})
+    (tmp_path / 'out' / 'manifest.json').write_text('{"layout"')
+    with pytest.raises(UserError, match=r'manifest\.json cannot be read .*; prepare it again'):
+        prepared.manifest(tmp_path / 'out')
+
+
 def test_damaged_shard(tmp_path):
     prepared.write(tmp_path / 'out', {'train': iter([make(0)])}, {})
     shard = next((tmp_path / 'out').glob('*.npz'))

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import gin
 import jax
 import numpy as np
 import optax
 import pytest
 
+from pt2tt_jax import optimizers
 from pt2tt_jax.errors import UserError
-from pt2tt_jax.settings import Recipe, load
+from pt2tt_jax.settings import GIN, Recipe, load
 
 PARAMS = {'prompt': {'embedding': np.ones(3, np.float32)}, 'dept': {'a': np.ones(2, np.float32)}}
 SLOPES = {'prompt': {'embedding': np.full(3, 2.0)}, 'dept': {'a': np.array([1.0, -3.0])}}
 
 
-def after(recipe: Recipe, steps: int = 3):
+def after(recipe: Recipe, steps: int = 3) -> Any:
     """Parameters after some steps with constant slopes."""
     chosen, params = optimizers.optimizer(recipe), PARAMS
     state = chosen.init(params)
@@ -65,3 +69,25 @@ def test_rates_in_gin():
 def test_rates_that_are_none(value):
     with pytest.raises(UserError, match=r'Tune\.rates must be like'):
         load(bindings=[f'Tune.rates = {value}'])
+
+
+@pytest.fixture
+def under_t5x():
+    """The gin files of T5X: an optimizer that is asked for within the scope of a model."""
+    bindings = pytest.importorskip('pt2tt_jax.bindings', reason='SeqIO is not installed')
+    gin.clear_config()
+    gin.parse_config_file(str(GIN / 'methods' / 'lora.gin'))
+    yield bindings
+    gin.clear_config()
+
+
+def test_rates_under_t5x(under_t5x, caplog):
+    with gin.config_scope('tuned'):
+        recipe = under_t5x.recipe('lora+prompt', 7)
+    assert (recipe.learning_rate, recipe.steps) == (5e-4, 7)
+    assert not caplog.messages
+    gin.parse_config('Tune.learning_rate = 0.25')
+    assert under_t5x.recipe('lora', 7).learning_rate == 5e-4
+    message = 'lora/Tune.learning_rate = 0.0005 goes before Tune.learning_rate = 0.25.'
+    assert caplog.messages == [message]
+    assert under_t5x.recipe('prompt', 7).learning_rate == 0.25

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -16,9 +17,10 @@ import pytest
 import toys
 
 from pt2tt_jax import backbone as backbones
-from pt2tt_jax import data, job, run, saved, settings
+from pt2tt_jax import data, job, readiness, run, saved, settings
 from pt2tt_jax.cli import main
 from pt2tt_jax.errors import UserError
+from pt2tt_jax.results import Results
 from pt2tt_jax.t5 import huggingface
 
 QUICK = [
@@ -160,7 +162,8 @@ def test_predict_reads_stdin_and_names_labels(finished, capsys, monkeypatch):
 def test_eval_measures_what_the_run_measured(finished, folder, tmp_path):
     prompt = finished / 'prompts' / 'prompt' / 'seed1.safetensors'
     main([*command(folder, tmp_path, 'eval'), '--prompt', str(prompt)])
-    found = json.loads((tmp_path / 'results.json').read_text())['tuned']['prompt/seed1']
+    found = json.loads((tmp_path / 'results.json').read_text())['tuned']
+    (found,) = found.values()
     kept = json.loads((finished / 'results.json').read_text())['tuned']['prompt']['seeds'][1]
     assert found['seeds'][0] == kept
 
@@ -271,6 +274,13 @@ def test_folder_of_another_run_is_left_alone(finished, folder, capsys):
     assert prompts(finished) == before
 
 
+def test_a_setting_that_a_folder_alone_has_is_named(tmp_path):
+    known = settings.load(bindings=["Tune.methods = ('lora',)", 'lora.rank = 4'])
+    Results(tmp_path, known).write()
+    with pytest.raises(UserError, match=r'lora\.rank: 4 there, unset now'):
+        Results(tmp_path, dataclasses.replace(known, options={}, tunes={}))
+
+
 def test_settings_that_are_newer_than_a_folder_have_their_defaults(finished, folder, tmp_path):
     copy = shutil.copytree(finished, tmp_path / 'old')
     old = json.loads((copy / 'results.json').read_text())
@@ -329,7 +339,8 @@ def test_cut_texts_are_counted(folder, tmp_path, caplog):
 
 def test_check_rejects_m_not_below_n():
     with pytest.raises(UserError, match='m = 9'):
-        job.check(settings.load(bindings=['Transfer.length = 9', 'Tune.length = 9']))
+        known = settings.load(bindings=['Transfer.length = 9', 'Tune.length = 9'])
+        readiness.check_settings(known, readiness.Stages.BOTH)
 
 
 @pytest.mark.shared

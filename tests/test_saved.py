@@ -82,6 +82,20 @@ def test_other_width(toy_backbone, path):
         saved.check_fits(path, about, other)
 
 
+@pytest.mark.parametrize(
+    'made',
+    [{'before': [-1, 7, -2, -3]}, {'after': [-4]}, {'before': [-2, -1, -3]}],
+    ids=['word', 'behind', 'order'],
+)
+def test_a_prompt_is_rows_before_the_text(tmp_path, made):
+    path = tmp_path / 'one.safetensors'
+    saved.save(path, {saved.PROMPT: TENSORS[saved.PROMPT]}, {'tuning': {'before': [-1, -2, -3]}})
+    np.testing.assert_array_equal(saved.load_prompt(path)[0], TENSORS[saved.PROMPT])
+    saved.save(path, {saved.PROMPT: TENSORS[saved.PROMPT]}, {'tuning': made})
+    with pytest.raises(UserError, match=r'one\.safetensors has words among its soft tokens, or'):
+        saved.load_prompt(path)
+
+
 def test_nothing_is_left_of_a_failed_save(tmp_path):
     """A folder stands where the file should go, as good as a full disk."""
     path = tmp_path / 'one.safetensors'

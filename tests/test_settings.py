@@ -9,7 +9,7 @@ import re
 import gin
 import pytest
 
-from pt2tt_jax import cli, settings
+from pt2tt_jax import cli, given, settings
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.settings import Data, Model, Recipe, Settings, Transfer, Tune
 
@@ -127,6 +127,60 @@ def test_methods_have_settings_of_their_own():
     assert rates == {'prompt': 0.2, 'full': 3e-4, 'norms': 0.01, 'norms+full': 0.01}
 
 
+SUITE = ["Suite.tasks = ('sst2', 'rte')", "Tune.methods = ('prompt', 'lora', 'norms')"]
+
+
+def test_methods_keep_their_own_in_a_suite():
+    bindings = ['rte/Tune.steps = 7', 'lora/Tune.steps = 8', 'rte/norms/Tune.steps = 9']
+    _, found = settings.load_suite([], [*SUITE, *bindings])
+    of_task = {t: [one.of(m) for m in one.tune.methods] for t, one in found.items()}
+    rates = [0.3, 5e-4, 3e-2]
+    assert {t: [m.learning_rate for m in of] for t, of in of_task.items()} == {
+        'sst2': rates,
+        'rte': rates,
+    }
+    steps = {task: [method.steps for method in of] for task, of in of_task.items()}
+    assert steps == {'sst2': [1000, 8, 1000], 'rte': [7, 8, 9]}
+
+
+def test_a_typed_rate_that_does_not_reach_a_method():
+    methods = "Tune.methods = ('prompt', 'lora+prompt')"
+    own = r'Tune.learning_rate does not reach lora, .* write --gin.lora/Tune.learning_rate=0.01'
+    with pytest.raises(UserError, match=own):
+        load(methods, 'Tune.learning_rate = 0.01')
+    found = load(methods, 'Tune.learning_rate = 0.01', 'lora/Tune.learning_rate = 5e-4')
+    assert [found.of(m).learning_rate for m in ('prompt', 'lora')] == [0.01, 5e-4]
+    assert load("Tune.methods = ('prompt+lora',)", 'Tune.learning_rate = 0.01')  # as `prompt` is
+    with pytest.raises(UserError, match=r'Tune\.rates does not reach dept'):
+        load("Tune.methods = ('dept',)", "Tune.rates = (('.*', 0.5),)")
+
+
+def test_a_typed_rate_that_does_not_reach_a_method_of_a_suite():
+    own = r'rte/Tune.learning_rate .* write --gin.rte/lora/Tune.learning_rate=0.5'
+    bindings = [*SUITE, 'rte/Tune.learning_rate = 0.5']
+    with pytest.raises(UserError, match=own):
+        settings.load_suite([], bindings)
+    bindings += ['norms/Tune.learning_rate = 0.1', 'rte/lora/Tune.learning_rate = 0.4']
+    _, found = settings.load_suite([], bindings)
+    assert [found['rte'].of(m).learning_rate for m in ('prompt', 'lora', 'norms')] == [
+        0.5,
+        0.4,
+        0.1,
+    ]
+
+
+def test_a_rate_in_a_file_that_does_not_reach_a_method(folder, caplog):
+    (folder / 'a.gin').write_text('Tune.learning_rate = 0.125\n')
+    given._warn.cache_clear()
+    found = settings.load(['a.gin'], ["Tune.methods = ('prompt', 'ia3')"])
+    assert [found.of(m).learning_rate for m in ('prompt', 'ia3')] == [0.125, 3e-3]
+    why = 'Tune.learning_rate does not reach ia3, which has its own'
+    assert caplog.messages == [f'{why}; ia3/Tune.learning_rate sets that.']
+    caplog.clear()
+    settings.load(['a.gin'], ["Tune.methods = ('prompt', 'ia3')", 'ia3/Tune.learning_rate = 1e-3'])
+    assert not caplog.messages
+
+
 def test_only_methods_that_are_trained_are_recorded():
     assert load("Tune.methods = ('prompt',)").as_dict().keys() == {
         'Model',
@@ -210,6 +264,38 @@ def test_wrong_files_are_named(folder, content, message):
     assert '\n' not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        (
+            '# first\npromt/Tune.learning_rate = 7.0',
+            r"'promt/Tune.learning_rate' sets .*, line 2\)",
+        ),
+        ('promt/Tune:\n  learning_rate = 7.0', r"'promt/Tune.learning_rate' .*a.gin\", line 1\)"),
+        ('lora/lora.rank = 4', r"'lora/lora.rank' sets nothing"),
+        ('prompt/Data.task = "x"', r"'prompt/Data.task' sets nothing"),
+        ('\nlearning_rate = 5.0', r"'learning_rate' sets nothing \(in file \".*a.gin\", line 2\)"),
+        ('rte/Tune.steps = 2', r"'rte/Tune.steps' sets nothing"),
+        ("Suite.tasks = ('rte',)\nrt/Tune.steps = 2", r"'rt/Tune.steps' sets nothing"),
+    ],
+)
+def test_what_sets_nothing_in_files(folder, content, message):
+    (folder / 'a.gin').write_text(content)
+    (folder / 'b.gin').write_text("include 'a.gin'\n")
+    with pytest.raises(UserError, match=message) as raised:
+        settings.load(['b.gin'])
+    assert '\n' not in str(raised.value)
+
+
+def test_what_sets_something_in_files(folder):
+    (folder / 'a.gin').write_text('STEPS = 5\nTune.steps = %STEPS\nlora/Tune.steps = 6\n')
+    overridden = settings.load(['a.gin'], ['Tune.steps = 7'])  # which leaves STEPS unused
+    assert (overridden.tune.steps, overridden.of('lora').steps) == (7, 6)
+    (folder / 'suite.gin').write_text("Suite.tasks = ('rte',)\nrte/Tune.steps = 2\n")
+    assert settings.load(['suite.gin']).tune.steps == 1000
+    assert settings.load_suite(['suite.gin'])[1]['rte'].tune.steps == 2
+
+
 def test_missing_file():
     with pytest.raises(UserError, match=r"no gin file 'dmo.gin' in .* mean .*'runs/demo.gin'"):
         settings.load(['dmo.gin'])
@@ -275,6 +361,9 @@ def test_demo_has_a_file_of_its_own():
         (('run', '--out', 'x', '--seeds', 'a'), r"Tune.seeds must be like .* but is \('a',\)"),
         (('run', '--out', 'x', '--gin.Tune.stepz=3'), "Did you mean 'steps'"),
         (('run', '--out', 'x', '--gin.Tune.init=labels'), 'write text in quotes'),
+        (('methods', 'prompt', '--length', '0'), '--length must be at least 1, but is 0'),
+        (('methods', 'attempt', '--num_sources', '0'), '--num_sources must be at least 1'),
+        (('methods', 'mpt', '--num_tasks', '-1'), '--num_tasks must be at least 1'),
         (('run', '--out', 'x', '--gin_fil=a'), "Unknown argument '--gin_fil=a'"),
         (('predict', '--prompt', 'x', '--gin.Tune.steps=3'), "Unknown argument '--gin.Tune.steps"),
     ],

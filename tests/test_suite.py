@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pt2tt_jax import cli, features, saved, settings, tune
+from pt2tt_jax import cli, features, run, saved, settings, tune
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.report import grid
 from pt2tt_jax.settings import Tune
@@ -154,14 +154,22 @@ def test_suite_runs_every_task_and_goes_on_where_it_stopped(toy_folder, data, tm
         ("Suite.baseline = 'lora'", 'none of the methods'),
         ("Tune.methods = ('prompt', 'promt')", "no method 'promt'"),
         ('cola/Tune.steps = 2', "'cola/Tune.steps' sets nothing"),
+        ("Suite.tasks = ('demo_sentiment', 'sst')", "'sst2'"),
+        ("Suite.tasks = ('demo_sentiment', 'sst2')", r'No rows of .sst2.: nowhere/glue/sst2'),
+        ("Suite.tasks = ('demo_sentiment', 'mnli')", r'No rows of .mnli.'),
+        ('rte/Tune.seeds = ()', 'Tune.seeds and Tune.methods each need'),
+        ("rte/Tune.methods = ('pt2tt', 'prompt')\nrte/Transfer.length = 100", 'smaller than Tune'),
     ],
 )
-def test_suites_that_cannot_be(binding, message, tmp_path):
+def test_suites_that_cannot_be(binding, message, tmp_path, monkeypatch):
     from pt2tt_jax import suite
 
-    bindings = ["Suite.tasks = ('sst2', 'rte')", "Tune.methods = ('prompt',)", binding]
+    bindings = ["Suite.tasks = ('demo_sentiment', 'rte')", "Tune.methods = ('prompt',)"]
+    bindings += ["Data.data_dir = 'nowhere'", *binding.splitlines()]
+    monkeypatch.setattr(run, 'tune_only', lambda *_: pytest.fail('a task was started'))
     with pytest.raises(UserError, match=message):
         suite.run_suite(*settings.load_suite((), bindings), tmp_path)
+    assert not any(tmp_path.iterdir())
 
 
 def test_tasks_that_train_together(toy_folder, data, tmp_path):
@@ -183,7 +191,7 @@ def test_tasks_that_train_together(toy_folder, data, tmp_path):
         ]
     )
     again = json.loads((tmp_path / 'again' / 'results.json').read_text())
-    measured = again['tuned']['prompt/seed0']['seeds'][0]['accuracy']
+    (measured,) = (one['seeds'][0]['accuracy'] for one in again['tuned'].values())
     assert measured == found['rte']['tuned']['prompt']['seeds'][0]['accuracy']
 
 

@@ -55,12 +55,6 @@ def test_squad(answers, text, f1, em):
     assert metrics.squad([answers], [text]) == {'f1': pytest.approx(f1), 'em': em}
 
 
-def test_majority_class():
-    assert metrics.majority_class([0, 1, 1, 1]) == 75.0
-    assert metrics.majority_class(['no']) == 100.0
-    assert metrics.majority_class([]) == 0.0
-
-
 def test_score_of_a_classification():
     examples = made(('no', 'maybe', 'yes'), 0, 1, 2, 2)
     got = metrics.score(dataset('mnli'), examples, ['no', 'maybe', 'no', 'Yes'])

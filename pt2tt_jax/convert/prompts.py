@@ -97,7 +97,7 @@ def _of_ours(path: str) -> Prompt:
         raise UserError(
             f'{path} is of the method {about.get("method")!r}: only soft prompts can be converted.'
         )
-    return Prompt(tensors[saved.PROMPT], about)
+    return Prompt(*saved.load_prompt(path))
 
 
 def _of_npy(path: str) -> Prompt:

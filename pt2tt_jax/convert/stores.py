@@ -24,6 +24,7 @@ _LACKING = ('NOT_FOUND', 'OUT_OF_RANGE', 'DATA_LOSS', 'INVALID_ARGUMENT', 'FAILE
 
 
 def is_remote(path: str) -> bool:
+    """Whether `path` is an address of Google Cloud Storage."""
     return str(path).startswith('gs://')
 
 

@@ -44,11 +44,17 @@ class Checkpoint:
     leaves: dict[str, np.ndarray | ts.TensorStore] = dataclasses.field(repr=False)
 
     def shape_of(self, path: str) -> jax.ShapeDtypeStruct:
+        """Shape and type of a leaf, without reading it."""
         leaf = self.leaves[path]
         dtype = leaf.dtype if isinstance(leaf, np.ndarray) else leaf.dtype.numpy_dtype
         return jax.ShapeDtypeStruct(tuple(leaf.shape), _real(dtype))
 
     def read(self, path: str) -> np.ndarray:
+        """A leaf.
+
+        Raises:
+          UserError: when it is damaged or cannot be reached.
+        """
         leaf = self.leaves[path]
         if not isinstance(leaf, np.ndarray):
             leaf = stores.read(leaf, path, self.source)

@@ -42,5 +42,6 @@ def _beside(source: str) -> Path | None:
 
 
 def write(files: Files, folder: str) -> None:
+    """Writes what `files` holds to `folder`, local or on gs://."""
     for name, content in files.items():
         stores.write_file(folder, name, content)

@@ -47,6 +47,7 @@ class Weights:
 
     @property
     def nbytes(self) -> int:
+        """Memory that all parameters take, in bytes."""
         return sum(size(leaf) for leaf in self.leaves.values())
 
     def cast(self, dtype: str) -> Weights:

@@ -15,6 +15,7 @@ from typing import Any
 import gin
 import numpy as np
 
+from pt2tt_jax import checks
 from pt2tt_jax.errors import UserError, nearest
 from pt2tt_jax.methods import initialisers
 from pt2tt_jax.methods.adapter import adapter as adapter
@@ -74,6 +75,15 @@ def _check_complete(name: str, wanted: Mapping[str, inspect.Parameter], filled) 
             raise UserError(f'The method {name} needs {_LACKING.get(key, f"the setting {key}")}.')
 
 
+_FILLED = ('init', 'source', 'sources', 'config', 'vocabulary', 'labels')  # not by numbers or texts
+
+
+def _check_options(name: str, wanted: Mapping[str, inspect.Parameter], options) -> None:
+    for key, value in options.items():
+        if key in wanted and key not in _FILLED:
+            checks.option(name, key, value, wanted[key].default)
+
+
 def known(
     config: T5Config,
     vocabulary: Vocabulary | None,
@@ -125,7 +135,9 @@ def build(
     for make in parts(name):
         wanted = inspect.signature(make).parameters
         filled = {key: value for key, value in known.items() if key in wanted}
-        filled |= (options or {}).get(make.__name__, {})
+        own = (options or {}).get(make.__name__, {})
+        _check_options(make.__name__, wanted, own)
+        filled |= own
         _check_complete(make.__name__, wanted, filled)
         made.append(make(**filled))
     return made[0] if len(made) == 1 else combine(*made)

@@ -17,12 +17,12 @@ from typing import Any
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.report import plots
 from pt2tt_jax.report.rows import (
-    METHODS,
     Results,
     Row,
     compare,
     findings,
     headline,
+    method_name,
     missing,
     percent,
 )
@@ -257,7 +257,8 @@ def _templates(results: Results, rows: Sequence[Row]) -> list[dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for row in rows:
         if row.key and row.group in ('zero-shot', 'stage 1'):
-            entry = found.setdefault(row.key, {'name': row.key, 'kl': None, 'chosen': row.chosen})
+            blank = {'name': row.key, 'kl': None, 'chosen': row.chosen}
+            entry = found.setdefault(row.key, blank | {'zero-shot': '', 'stage 1': ''})
             entry[row.group] = _score(row, 'accuracy')
             entry['kl'] = row.kl if row.kl is not None else entry['kl']
             entry['pattern'] = patterns.get(row.key, '')
@@ -267,7 +268,7 @@ def _templates(results: Results, rows: Sequence[Row]) -> list[dict[str, Any]]:
 def _seeds(results: Results) -> list[list[str]]:
     """One line per tuned model: method, seed, kept step, accuracies."""
     return [
-        [METHODS.get(method, method), str(run['seed']), str(run.get('step', ''))]
+        [method_name(results, method), str(run['seed']), str(run.get('step', ''))]
         + [
             percent(run[m]) if m in run else ''
             for m in ('accuracy', 'decoded_accuracy', 'macro_f1')

@@ -119,7 +119,7 @@ def _cell(task: str, found: Mapping[str, Any], method: str) -> Cell | None:
         return None
     metric = measure(task, tuned['seeds'][0])
     seconds = found.get('seconds', {}).get(f'tuned/{method}', 0.0)
-    if method == 'pt2tt':  # without stage 1 there would be none
+    if 'pt2tt' in method.split('+'):  # without stage 1 there would be none
         seconds += found.get('seconds', {}).get('transfer', 0.0)
     return Cell(
         metric=metric,

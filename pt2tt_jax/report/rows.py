@@ -10,6 +10,7 @@ import dataclasses
 import math
 import statistics
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 Results = Mapping[str, Any]
@@ -117,9 +118,21 @@ def _tuned(results: Results) -> list[Row]:
         seeds = {run['seed']: run['accuracy'] for run in runs if 'accuracy' in run}
         each = f'{_counted(seeds)}: {", ".join(map(percent, seeds.values()))}'
         more = {'key': method, 'seeds': seeds, 'parameters': found.get('parameters')}
-        name = METHODS.get(method, str(method))
+        name = method_name(results, method)
         rows.append(_row(results, 'tuned', name, runs, [each] if seeds else [], **more))
     return rows
+
+
+def method_name(results: Results, key: str) -> str:
+    """A key of 'tuned' as printed; of a measured file, the end of its path that is its alone."""
+    files = {k: found['file'] for k, found in results.get('tuned', {}).items() if 'file' in found}
+    if key not in files:
+        return METHODS.get(key, str(key))
+    paths = {name: PurePath(file).with_suffix('').parts for name, file in files.items()}
+    for count in range(2, len(paths[key]) + 1):
+        if sum(parts[-count:] == paths[key][-count:] for parts in paths.values()) == 1:
+            return '/'.join(paths[key][-count:])
+    return key  # the same path twice, with other bytes
 
 
 def _row(results: Results, group: str, name: str, runs: list[dict], notes=(), **more) -> Row:
@@ -217,11 +230,11 @@ def verdict(found: Difference, examples: int) -> str:
 
 def findings(results: Results) -> list[str]:
     """How far the numbers can be trusted: differences and uncertainty, in sentences."""
-    tuned = results.get('tuned', {})
+    staged = any('pt2tt' in method.split('+') for method in results.get('tuned', {}))
     return [
         *_compared(results),
         *_precision(results),
-        *(_budget(results) if 'pt2tt' in tuned and 'transfer' in results else []),
+        *(_budget(results) if staged and 'transfer' in results else []),
         *_optimism(results),
     ]
 

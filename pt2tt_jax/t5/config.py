@@ -44,6 +44,7 @@ class T5Config:
         return '1.0' if self.logits_via_embedding else '1.1'
 
     def replace(self, **changes) -> T5Config:
+        """The same sizes but for `changes`."""
         return dataclasses.replace(self, **changes)
 
 

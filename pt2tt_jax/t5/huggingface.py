@@ -245,6 +245,11 @@ def _tied(raw: Mapping) -> bool:
 
 
 def read_json(file: Path) -> dict:
+    """A JSON file of a checkpoint.
+
+    Raises:
+      UserError: when its folder or itself is missing, or it is damaged.
+    """
     if not file.parent.is_dir():
         raise UserError(f'There is no folder {file.parent}.')
     if not file.exists():
@@ -273,6 +278,11 @@ def tensor_files(folder: Path) -> dict[str, Path]:
 
 @contextlib.contextmanager
 def opened(file: Path) -> Iterator[Any]:
+    """The tensors of a safetensors file, read one by one as they are asked for.
+
+    Raises:
+      UserError: when it is missing or damaged.
+    """
     if not file.exists():
         raise UserError(f'{file.parent} lacks the shard {file.name}; download it again.')
     try:

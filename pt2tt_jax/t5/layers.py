@@ -76,6 +76,7 @@ class Embed(nn.Module):
         return jnp.take(self.embedding, ids, axis=0, mode='fill').astype(self.dtype)
 
     def attend(self, x: Float[Array, '... embed']) -> Float[Array, '... vocab']:
+        """Logits: products with all rows of the table; float32."""
         return jnp.matmul(x, self.embedding.T, preferred_element_type=jnp.float32)
 
 

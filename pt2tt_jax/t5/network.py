@@ -173,6 +173,7 @@ class Transformer(nn.Module):
         encoder_segment_ids: Int[Array, 'batch length'] | None = None,
         enable_dropout: bool = True,
     ) -> Float[Array, 'batch length embed']:
+        """What the decoder attends to: the input after the last norm of the encoder."""
         present = encoder_input_tokens > 0
         mask = _pairs(present, present)
         if encoder_segment_ids is not None:

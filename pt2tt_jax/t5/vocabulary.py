@@ -7,7 +7,6 @@ import functools
 import hashlib
 import itertools
 import json
-import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from tokenizers import normalizers
 from pt2tt_jax.errors import UserError
 
 FILES = ('tokenizer.json', 'spiece.model')  # of a folder, the first that is there
-_SPECIAL = re.compile(r'▁?<(pad|/?s|unk|extra_id_\d+|0x[0-9A-F]{2})>')
 _UNKNOWN = ' ⁇ '  # how sentencepiece, and so SeqIO, spells a token that it cannot
 
 
@@ -51,15 +49,6 @@ class Vocabulary:
         """Text of one sequence up to its end; without padding and ids beyond the vocabulary."""
         before_end = itertools.takewhile(lambda i: i != self.eos_id, map(int, ids))
         return self.decode_known([i for i in before_end if 0 < i < self.size])
-
-    def most_common(self, n: int) -> np.ndarray:
-        """Ids of the `n` most common ordinary pieces, int32; fewer if there are fewer.
-
-        A sentencepiece vocabulary is sorted by frequency; Lester et al. 2021 start their prompts
-        from the 5,000 most common.
-        """
-        ordinary = (i for i, piece in enumerate(self.pieces) if not _SPECIAL.fullmatch(piece))
-        return np.fromiter(itertools.islice(ordinary, n), np.int32)
 
 
 def load(path: str | Path) -> Vocabulary:

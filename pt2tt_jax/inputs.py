@@ -1,0 +1,122 @@
+"""What a run is given: its backbone, its data with room for prompts, and prompts saved before."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from pt2tt_jax import backbone as backbones
+from pt2tt_jax import data, methods, saved, sharding
+from pt2tt_jax import prepared as prepared_data
+from pt2tt_jax.backbone import Backbone
+from pt2tt_jax.errors import UserError
+from pt2tt_jax.readiness import Stages, stand_ins
+from pt2tt_jax.sections import Model
+from pt2tt_jax.settings import Settings, Tune
+
+
+def placed(model: Model, backbone: Backbone | None = None) -> tuple[Backbone, jax.sharding.Mesh]:
+    """The backbone as the settings say, over the devices, and how these are laid out."""
+    mesh = sharding.mesh(model.data_parallel, model.model_parallel, model.population_parallel)
+    backbone = backbone or backbones.load(model.name, model.dtype, model.param_dtype)
+    return sharding.place(_as_run(backbone, model), mesh), mesh
+
+
+def _as_run(backbone: Backbone, model: Model) -> Backbone:
+    """`backbone`, to be computed as the settings say."""
+    config = backbone.config.replace(
+        remat=model.remat, attention=model.attention, scan_layers=model.scan_layers
+    )
+    if model.attention == 'fused' and config.dtype == 'float32' and jax.default_backend() == 'gpu':
+        raise UserError(
+            "Model.attention = 'fused' needs a 16-bit type; set Model.dtype = 'bfloat16' too."
+        )
+    return dataclasses.replace(backbone, config=config)
+
+
+def as_prepared(settings: Settings) -> Settings:
+    """`settings`, with those that the folder `Data.prepared` was made with, if one is named."""
+    if not settings.data.prepared:
+        return settings
+    made = prepared_data.manifest(settings.data.prepared).get('settings', {}).get('Data', {})
+    names = {field.name for field in dataclasses.fields(settings.data)} - {'prepared'}
+    known = {name: _frozen(value) for name, value in made.items() if name in names}
+    return dataclasses.replace(settings, data=dataclasses.replace(settings.data, **known))
+
+
+def _frozen(value: Any) -> Any:
+    """A value of JSON as settings have it."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def prepared_task(
+    settings: Settings, backbone: Backbone, stages: Stages, room: int | None = None
+) -> data.Prepared:
+    """The task of `settings`: read back where it was prepared, otherwise made from its texts."""
+    if settings.data.prepared:
+        found = prepared_data.manifest(settings.data.prepared)
+        if found.get('vocabulary') != backbone.vocabulary.fingerprint:
+            raise UserError(
+                f'{settings.data.prepared} was prepared with another vocabulary than that of '
+                f'{backbone.name!r}; prepare it again with this --model.'
+            )
+        return prepared_data.read_task(settings.data.prepared)
+    first = settings.transfer
+    return data.prepare(
+        settings.data,
+        backbone,
+        prompt_length=_room(settings, backbone, stages) if room is None else room,
+        lesson_rows=first.steps * first.batch_size if Stages.ONE in stages else 0,
+        training=bool(stages),
+    )
+
+
+def _room(settings: Settings, backbone: Backbone, stages: Stages) -> int:
+    """The most tokens that a stage puts around a text, so that all of them read the same texts."""
+    trained = settings.tune.methods if Stages.TWO in stages else ()
+    return max([settings.transfer.length, *(_framed(one, settings, backbone) for one in trained)])
+
+
+def _framed(method: str, settings: Settings, backbone: Backbone) -> int:
+    """The tokens that a method puts around each text, whatever the task and the saved prompts."""
+    length, width = settings.of(method).length, backbone.config.emb_dim
+    names = settings.tune.sources or [
+        one.name for one in data.chosen_templates(settings.data, data.dataset(settings.data))
+    ]
+    known = methods.known(
+        backbone.config,
+        backbone.vocabulary,
+        length,
+        source=np.zeros((1, width), np.float32),
+        sources=stand_ins(names, length, width),
+    )
+    chosen = methods.build(method, known, settings.options)
+    return chosen.frame(backbone.config.vocab_size).length
+
+
+def prompts(recipe: Tune, backbone: Backbone) -> tuple[np.ndarray | None, dict[str, np.ndarray]]:
+    """The rows of `Tune.source`, if it is given, and of each of `Tune.sources` by its name."""
+    source = prompt_rows(backbone, recipe.source) if recipe.source else None
+    return source, {name: prompt_rows(backbone, p) for name, p in named(recipe.sources).items()}
+
+
+def prompt_rows(backbone: Backbone, path: str | Path) -> np.ndarray:
+    """The rows of a saved soft prompt that was made for `backbone`.
+
+    Raises:
+      UserError: when it was made for another one, or the file holds something else.
+    """
+    rows, about = saved.load_prompt(path)
+    saved.check_fits(path, about, backbone)
+    return rows
+
+
+def named(paths: Sequence[str]) -> dict[str, str]:
+    """Files by their short names, or by their paths where two are called the same (seed0)."""
+    short = {Path(path).stem: path for path in paths}
+    return short if len(short) == len(paths) else {path: path for path in paths}

@@ -1,0 +1,119 @@
+"""Whether a run can go through to its end: found out before anything is written or trained.
+
+`check_settings` needs the settings alone, `check` the backbone and the data too.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float
+
+from pt2tt_jax import methods, optimizers, sharding, tune
+from pt2tt_jax.errors import UserError
+from pt2tt_jax.settings import Recipe, Settings
+from pt2tt_jax.tuning import Tuned, Tuning, check_patterns, flatten, shapes
+
+if TYPE_CHECKING:
+    from pt2tt_jax.job import Job
+
+
+class Stages(enum.Flag):
+    """The stages that a command trains: `Stages.ONE in stages`."""
+
+    NEITHER = 0
+    ONE = enum.auto()
+    TWO = enum.auto()
+    BOTH = ONE | TWO
+
+
+def check_settings(settings: Settings, stages: Stages) -> None:
+    """Settings that exclude each other, or lack what a stage needs.
+
+    Raises:
+      UserError: with the first contradiction.
+    """
+    if ',' in settings.data.task:
+        raise UserError(
+            f'Data.task = {settings.data.task!r} names several tasks, which only pt2tt tune and '
+            'pt2tt distill train together; name one.'
+        )
+    if Stages.TWO in stages:
+        _check_stage2(settings, stages)
+
+
+def _check_stage2(settings: Settings, stages: Stages) -> None:
+    stage1, stage2 = settings.transfer, settings.tune
+    if not stage2.seeds or not stage2.methods:
+        raise UserError('Tune.seeds and Tune.methods each need at least one entry.')
+    if stages == Stages.BOTH and stage2.source:
+        raise UserError(
+            f'Tune.source (--source {stage2.source}) stands for stage 1, which this command '
+            'trains: leave it out, or take pt2tt tune.'
+        )
+    for method in filter(tune.needs_source, stage2.methods):
+        if Stages.ONE not in stages and not stage2.source:
+            raise UserError(
+                f'The method {method} needs the source prompt of stage 1: give its file with '
+                '--source (pt2tt transfer writes it), or train others with --methods.'
+            )
+        length = settings.of(method).length
+        if Stages.ONE in stages and stage1.length >= length:
+            raise UserError(
+                f'Transfer.length (m = {stage1.length}) must be smaller than Tune.length '
+                f'(n = {length}): PT2TT trains n - m tokens.'
+            )
+
+
+def check(job: Job, stages: Stages) -> None:
+    """Makes every tuning of the stages as shapes, and divides their batches among the devices.
+
+    Raises:
+      UserError: for anything that can be known to be wrong before training starts.
+    """
+    if Stages.ONE in stages:
+        _check_stage1(job)
+    if Stages.TWO in stages:
+        sharding.check_members(len(job.settings.tune.seeds), job.mesh)
+        trial = _after_stage1(job) if Stages.ONE in stages else job
+        for method in job.settings.tune.methods:
+            check_tuning(job, method, trial.tuning(method), job.settings.of(method))
+
+
+def _check_stage1(job: Job) -> None:
+    recipe = job.settings.transfer
+    init = tune.initialiser(recipe.init, job.backbone.vocabulary, job.prepared.labels)
+    sharding.check_members(len(job.prepared.lesson.teachers), job.mesh)
+    check_tuning(job, 'prompt', methods.prompt(recipe.length, init=init), recipe)
+
+
+def _after_stage1(job: Job) -> Job:
+    """`job` as stage 1 will leave it, with stand-ins for the prompts that it will find."""
+    length, width = job.settings.transfer.length, job.backbone.config.emb_dim
+    found = stand_ins(job.prepared.lesson.teachers, length, width)
+    return job.with_prompts(next(iter(found.values()), None), found)
+
+
+def stand_ins(
+    names: Iterable[str], length: int, width: int
+) -> dict[str, Float[np.ndarray, 'prompt embed']]:
+    """Prompts of the right shape; their signs alternate, so that one is similar to any query."""
+    rows = np.ones((length, width), np.float32)
+    return {name: rows * (-1) ** number for number, name in enumerate(names)}
+
+
+def check_tuning(job: Job, method: str, chosen: Tuning, recipe: Recipe) -> None:
+    """Raises UserError unless `chosen` fits the backbone, its rates and the devices."""
+    sharding.check_divides(recipe.batch_size // recipe.accumulate, job.mesh)
+    made = flatten(shapes(Tuned(job.backbone.module, chosen)))
+    check_patterns(chosen, made)
+    optimizers.check_rates(recipe, [path for path in made if chosen.trains(path)])
+    inside = [path for path in made if chosen.owns(path) and '/layers_' in path]
+    if inside and job.backbone.config.scan_layers:
+        raise UserError(
+            f'The method {method!r} puts parameters into layers ({inside[0]}), which '
+            'Model.scan_layers passes by; set it to False.'
+        )

@@ -1,0 +1,67 @@
+"""What the command line says when something outside of it goes wrong, and what its flags are."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from pt2tt_jax import cli, flags
+
+
+def failed(argv, capsys) -> str:
+    """What is printed for a command that exits with 2."""
+    with pytest.raises(SystemExit) as raised:
+        cli.main(argv)
+    assert raised.value.code == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize(('command', 'goes_on'), [('tasks', False), ('demo', True)])
+def test_only_training_goes_on_from_a_checkpoint(command, goes_on, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setitem(cli._RUN, command, full)
+    printed = failed([command], capsys)
+    assert printed.startswith('pt2tt: [Errno 28] No space left on device.')
+    assert ('goes on from the last checkpoint' in printed) is goes_on
+
+
+def test_a_reader_that_has_gone():
+    command = [sys.executable, '-m', 'pt2tt_jax.cli', 'tasks']
+    both = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert both.stdout is not None
+    assert both.stderr is not None
+    both.stdout.close()
+    assert both.stderr.read() == b''
+    assert both.wait(60) == 141
+
+
+def test_report_of_several_runs(tmp_path, capsys):
+    for task in ('rte', 'sst2'):
+        (tmp_path / task).mkdir()
+        (tmp_path / task / 'results.json').write_text(json.dumps({}))
+    printed = failed(['report', '--out', str(tmp_path)], capsys)
+    assert f'name the folder of one task with --out, such as {tmp_path}/rte.' in printed
+
+
+def test_tasks_of_no_such_name(capsys):
+    assert "No task has 'nosuchthing' in its name." in failed(['tasks', 'nosuchthing'], capsys)
+
+
+@pytest.mark.parametrize('command', flags.COMMANDS)
+def test_processes_join_for_training_alone(command, capsys):
+    with pytest.raises(SystemExit):
+        flags.parser().parse_args([command, '--help'])
+    shown = capsys.readouterr().out
+    assert ('--distributed' in shown) is (command in flags.TRAINING)
+
+
+def test_search_writes_a_file(capsys):
+    with pytest.raises(SystemExit):
+        flags.parser().parse_args(['search-templates', '--help'])
+    shown = ' '.join(capsys.readouterr().out.split())
+    assert '--out OUT file to write; default lmbff.json' in shown

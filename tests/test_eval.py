@@ -1,0 +1,124 @@
+"""`pt2tt eval`: several files, files that changed, and texts that a prompt was not made for."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pt2tt_jax import backbone, predict, saved
+from pt2tt_jax.backbone import Backbone
+from pt2tt_jax.cli import main
+
+RANDOM = np.random.default_rng(0)
+
+
+@pytest.fixture(scope='module')
+def toy(toy_folder) -> Backbone:
+    return backbone.load(str(toy_folder / 't5'))
+
+
+@pytest.fixture
+def texts(tmp_path) -> Path:
+    """A test file of texts of 20 words, and no other."""
+    rows = [{'text': 'fine ' * 20, 'label': ('no', 'yes')[i % 2]} for i in range(4)]
+    path = tmp_path / 'test.jsonl'
+    path.write_text(''.join(json.dumps(row) + '\n' for row in rows))
+    return path
+
+
+def prompt(path: Path, toy: Backbone, length: int = 4, **about) -> str:
+    """A saved prompt, other than any before."""
+    rows = RANDOM.normal(size=(length, 8)).astype(np.float32)
+    known = {'labels': ['no', 'yes'], 'input_format': 'stripped', 'verbaliser': 'names'}
+    saved.save(path, {saved.PROMPT: rows}, saved.identity(toy) | known | about)
+    return str(path)
+
+
+def evaluated(toy: Backbone, texts: Path, *prompts: str, more: tuple[str, ...] = ()) -> dict:
+    """results.json of an evaluation; what the other stages would need is not given."""
+    out = texts.parent / 'out'
+    flags = [f'--model={toy.name}', f'--test={texts}', '--fields=text', '--labels=no,yes']
+    main(['eval', *flags, f'--out={out}', *more, '--prompt', *prompts])
+    return json.loads((out / 'results.json').read_text())
+
+
+def test_files_of_one_name_are_told_apart(toy, texts, tmp_path):
+    inner = 'prompts/prompt/seed0.safetensors'
+    files = [prompt(tmp_path / run / inner, toy) for run in 'AB']
+    found = evaluated(toy, texts, *files)['tuned']
+    assert [one['file'] for one in found.values()] == files
+    lines = csv.DictReader((tmp_path / 'out/report.csv').read_text().splitlines())
+    named = [line['name'] for line in lines if line['group'] == 'tuned']
+    assert named == ['A/prompts/prompt/seed0', 'B/prompts/prompt/seed0']
+
+
+def test_a_file_that_changed_is_measured_again(toy, texts, tmp_path):
+    path = tmp_path / 'seed0.safetensors'
+    once = evaluated(toy, texts, prompt(path, toy, 3))['tuned']
+    assert evaluated(toy, texts, str(path))['tuned'] == once  # read back
+    twice = evaluated(toy, texts, prompt(path, toy, 5))['tuned']
+    assert len(twice) == 2
+    assert once.items() <= twice.items()
+
+
+@pytest.mark.parametrize(('length', 'cut'), [(4, 0), (15, 4)])
+def test_texts_keep_what_the_prompts_leave(toy, texts, tmp_path, length, cut):
+    """Whatever Tune.length is: 100 tokens would leave no room here."""
+    file = prompt(tmp_path / 'a.safetensors', toy, length)
+    short = prompt(tmp_path / 'b.safetensors', toy, 2)
+    found = evaluated(toy, texts, file, short, more=('--gin.Data.input_length=32',))
+    assert found['data']['cut'] == {'train': 0, 'validation': 0, 'test': cut}
+    assert (found['data']['train'], found['data']['test']) == (0, 4)
+
+
+def test_a_validation_file_alone(toy, texts, tmp_path):
+    renamed = texts.rename(tmp_path / 'validation.jsonl')
+    arguments = ['eval', f'--model={toy.name}', f'--validation={renamed}', '--fields=text']
+    file = prompt(tmp_path / 'a.safetensors', toy)
+    main([*arguments, '--labels=no,yes', f'--out={tmp_path / "out"}', '--prompt', file])
+    data = json.loads((tmp_path / 'out/results.json').read_text())['data']
+    assert (data['test'], data['note']) == (4, 'results on the validation set')
+
+
+@pytest.mark.parametrize(
+    ('about', 'message'),
+    [
+        ({'input_format': 'raw'}, "of the format 'raw', not 'stripped': add --input_format=raw"),
+        ({'labels': ['0', '1'], 'verbaliser': 'digits'}, """--gin.Data.verbaliser="'digits'\""""),
+        ({'labels': ['bad', 'good']}, 'answer bad, good, not no, yes: take the --task or the'),
+    ],
+)
+def test_texts_that_a_prompt_was_not_made_for(toy, texts, tmp_path, capsys, about, message):
+    file = prompt(tmp_path / 'a.safetensors', toy, **about)
+    with pytest.raises(SystemExit):
+        evaluated(toy, texts, file)
+    error = capsys.readouterr().err
+    assert message in error
+    assert file in error
+    assert not (tmp_path / 'out').exists()
+
+
+def test_a_converted_prompt_says_nothing_of_texts(toy, texts, tmp_path):
+    path = tmp_path / 'a.safetensors'
+    rows = RANDOM.normal(size=(4, 8)).astype(np.float32)
+    saved.save(path, {saved.PROMPT: rows}, saved.identity(toy) | {'labels': [], 'method': 'prompt'})
+    assert len(evaluated(toy, texts, str(path))['tuned']) == 1
+
+
+@pytest.mark.parametrize(
+    ('about', 'message'),
+    [
+        ({'input_format': 'raw', 'fields': ['text']}, "texts of the format 'raw'"),
+        ({'fields': ['premise', 'hypothesis']}, 'on the fields premise, hypothesis'),
+        ({'fields': ['text']}, ''),
+    ],
+)
+def test_predict_says_how_lines_must_be_written(toy, tmp_path, caplog, about, message):
+    path = Path(prompt(tmp_path / 'a.safetensors', toy, input_length=32, **about))
+    predict.Predictor(path)
+    assert message in caplog.text
+    assert bool(caplog.text) == bool(message)

@@ -1,0 +1,81 @@
+"""Tasks that are trained together: what is checked of all before one is written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pt2tt_jax import backbone, cli, saved, tune
+from pt2tt_jax.errors import UserError
+from pt2tt_jax.settings import Tune
+
+QUICK = ['--gin.Tune.steps=1', '--gin.Tune.length=5', '--gin.Tune.batch_size=4', '--seeds=0']
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    """SST-2 and RTE, made up."""
+    rows = {
+        'sst2': lambda i: {'sentence': f'text {i}', 'label': i % 2, 'idx': i},
+        'rte': lambda i: {'sentence1': f'a {i}', 'sentence2': f'b {i}', 'label': i % 2, 'idx': i},
+    }
+    for name, row in rows.items():
+        folder = tmp_path / 'data/glue' / name
+        folder.mkdir(parents=True)
+        for split in ('train', 'validation'):
+            lines = [json.dumps(row(i)) + '\n' for i in range(10)]
+            (folder / f'{split}.jsonl').write_text(''.join(lines))
+    return tmp_path / 'data'
+
+
+@pytest.fixture
+def together(toy_folder, data, tmp_path) -> list[str]:
+    flags = ['--task=sst2,rte', f'--model={toy_folder / "t5"}', f'--data_dir={data}']
+    return ['tune', *flags, *QUICK, '--gin.Data.input_length=40', f'--out={tmp_path / "out"}']
+
+
+@pytest.fixture
+def source(toy_folder, tmp_path) -> Path:
+    path = tmp_path / 'source.safetensors'
+    rows = np.random.default_rng(0).normal(size=(3, 8)).astype(np.float32)
+    saved.save(path, {saved.PROMPT: rows}, saved.identity(backbone.load(str(toy_folder / 't5'))))
+    return path
+
+
+def test_pt2tt_of_several_tasks_has_one_source(together, source, tmp_path):
+    cli.main([*together, '--methods=pt2tt', f'--source={source}'])
+    for task in ('sst2', 'rte'):
+        rows, _ = saved.load_prompt(tmp_path / 'out' / task / 'prompts/pt2tt/seed0.safetensors')
+        np.testing.assert_array_equal(rows[2:], saved.load_prompt(source)[0])
+
+
+@pytest.mark.parametrize(
+    ('more', 'message'),
+    [
+        ([], 'The method pt2tt needs the source prompt of stage 1: give its file with --source'),
+        (['--methods=norms', '--gin.Tune.task_weights=()'], 'does not weight 2 tasks'),
+        (['--methods=norms', '--gin.Tune.task_weights=(1., 2., 3.)'], 'does not weight 2 tasks'),
+        (['--methods=norms', '--gin.Tune.task_weights=(0.,)'], 'not all 0'),
+        (['--methods=norms', "--gin.Tune.rates=(('x', 1.),)"], "'x' of Tune.rates"),
+        (['--methods=norms', '--task=sst2,cola'], "No rows of 'cola'"),
+    ],
+    ids=['source', 'none', 'three', 'zero', 'rates', 'data'],
+)
+def test_nothing_is_written_before_all_tasks_are_checked(together, tmp_path, capsys, more, message):
+    flags = {flag.partition('=')[0] for flag in more}
+    kept = [flag for flag in together if flag.partition('=')[0] not in flags]
+    with pytest.raises(SystemExit):
+        cli.main([*kept, *more])
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize('weights', [(1.0,), (1.0, 0.0), (0.5, 2.0)])
+def test_weights_of_two_tasks(weights):
+    tune.check_weights(Tune(task_weights=weights), 2)
+    if len(weights) > 1:
+        with pytest.raises(UserError, match='does not weight 3 tasks'):
+            tune.check_weights(Tune(task_weights=weights), 3)
