@@ -41,6 +41,11 @@ def check_settings(settings: Settings, stages: Stages) -> None:
             f'Data.task = {settings.data.task!r} names several tasks, which only pt2tt tune and '
             'pt2tt distill train together; name one.'
         )
+    if Stages.ONE in stages and settings.tune.source:
+        raise UserError(
+            f'Tune.source (--source {settings.tune.source}) stands for stage 1, which this command '
+            'trains: leave it out, or take pt2tt tune.'
+        )
     if Stages.TWO in stages:
         _check_stage2(settings, stages)
 
@@ -49,11 +54,6 @@ def _check_stage2(settings: Settings, stages: Stages) -> None:
     stage1, stage2 = settings.transfer, settings.tune
     if not stage2.seeds or not stage2.methods:
         raise UserError('Tune.seeds and Tune.methods each need at least one entry.')
-    if stages == Stages.BOTH and stage2.source:
-        raise UserError(
-            f'Tune.source (--source {stage2.source}) stands for stage 1, which this command '
-            'trains: leave it out, or take pt2tt tune.'
-        )
     for method in filter(tune.needs_source, stage2.methods):
         if Stages.ONE not in stages and not stage2.source:
             raise UserError(

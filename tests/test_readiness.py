@@ -122,6 +122,7 @@ LATE = {
     'sources of stage 1': (['run', '--methods=attempt'], "has shape [3, 8], but [6, 8] is needed"),
     'm above n': (['run', '--methods=pt2tt+lora', '--gin.Transfer.length=6'], 'must be smaller'),
     'source in run': (['run', '--source={folder}/source.safetensors'], 'take pt2tt tune'),
+    'source in transfer': (['transfer', '--source={folder}/source.safetensors'], 'take pt2tt tune'),
     'no training file': (['tune', '--methods=prompt', '--train='], 'training file with --train'),
     'no file': (['tune', '--methods=prompt', '--train=', '--validation='], 'file with --train'),
     'no validation': (['run', '--validation='], 'validation file with --validation'),
