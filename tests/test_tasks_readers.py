@@ -64,7 +64,7 @@ def test_tables(file):
         ('a.jsonl', '', 'holds no rows'),
         ('a.jsonl', '\n\n', 'holds no rows'),
         ('a.jsonl.gz', GOOD, 'damaged gzip file'),
-        ('a.jsonl.gz', gzip.compress(GOOD.encode() * 9)[:-12], 'damaged gzip file'),
+        ('a.jsonl.gz', gzip.compress(GOOD.encode() * 9, mtime=0)[:-12], 'damaged gzip file'),
         ('a.csv', 'text,label\nfine\n', 'line 2: 1 values for the 2 columns text, label'),
         ('a.csv', 'text,label\nfine,"x\n', 'line 2: unexpected end of data'),
         ('a.tsv', 'text\tlabel\n', 'holds no rows'),
