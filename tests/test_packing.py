@@ -104,7 +104,10 @@ def test_a_batch_that_the_plan_did_not_foresee():
 # What is trained
 
 
-@pytest.mark.parametrize('method', ['prompt', 'lora', 'attempt', 'prefix'])
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ('lora', 'prefix')]
+
+
+@pytest.mark.parametrize('method', ['prompt', 'attempt', *SLOW])
 @pytest.mark.parametrize('accumulate', [1, 2])
 def test_packed_training_is_the_same(toy_backbone, toy_vocabulary, tmp_path, method, accumulate):
     rng = np.random.default_rng(1)
