@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import failure
 
 from pt2tt_jax import cli, inputs, saved, source_stage
 from pt2tt_jax.methods.mpt import COLUMN, ROW, SHARED, prompts
@@ -202,16 +203,6 @@ def test_prompts_of_one_name_are_told_apart():
 
 
 # What cannot be
-
-
-def failure(capsys, arguments: list[str]) -> str:
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(arguments)
-    assert stopped.value.code == 2
-    message = capsys.readouterr().err.strip()
-    assert len(message.splitlines()) == 1
-    return message
 
 
 @pytest.mark.parametrize(

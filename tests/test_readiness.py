@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from commands import failure
 
 from pt2tt_jax import backbone, readiness, saved, settings, sharding, suite
 from pt2tt_jax.cli import main
@@ -68,15 +69,6 @@ def command(folder, toy_folder, tmp_path):
         return [name, *kept, *(c for c in change if c[-1] != '='), f'--out={tmp_path / "out"}']
 
     return made
-
-
-def failure(capsys, arguments: list[str]) -> str:
-    with pytest.raises(SystemExit) as stopped:
-        main(arguments)
-    assert stopped.value.code == 2
-    message = capsys.readouterr().err.strip()
-    assert len(message.splitlines()) == 1
-    return message
 
 
 def results(tmp_path: Path) -> dict:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import toys
+from commands import failure
 
 from pt2tt_jax import backbone as backbones
 from pt2tt_jax import data, job, readiness, run, saved, settings
@@ -218,15 +219,6 @@ def test_tasks_are_listed_and_shown(capsys):
     main(['tasks', 'show', 'demo_sentiment_raw', '--count=1'])
     assert 'text: ' in capsys.readouterr().out
     assert "'boolq_raw'" in failure(capsys, ['tasks', 'show', 'boolq_rav'])
-
-
-def failure(capsys, arguments: list[str]) -> str:
-    with pytest.raises(SystemExit) as stopped:
-        main(arguments)
-    assert stopped.value.code == 2
-    message = capsys.readouterr().err.strip()
-    assert len(message.splitlines()) == 1
-    return message
 
 
 @pytest.mark.parametrize(
