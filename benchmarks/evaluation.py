@@ -23,8 +23,6 @@ from pt2tt_jax import evaluate, features
 from pt2tt_jax.backbone import Backbone
 from pt2tt_jax.features import EOS, Encoded
 
-LABELS = (np.array([1465, 1], np.int32), np.array([2841, 1], np.int32))  # positive, negative
-
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or '').splitlines()[0])
@@ -44,13 +42,13 @@ def ours(args, backbone: Backbone, texts: list[np.ndarray]) -> Callable[[int], N
     model = evaluate.Model(backbone.module, backbone.params)
     split = Encoded(
         inputs=texts,
-        targets=[LABELS[0]] * len(texts),
+        targets=[measure.TARGETS[0]] * len(texts),
         labels=np.zeros(len(texts), int),
         target_length=2,
     )
 
     def score(_: int) -> None:
-        evaluate.label_log_probs(model, split, LABELS, args.batch_size)
+        evaluate.label_log_probs(model, split, measure.TARGETS, args.batch_size)
 
     def write(_: int) -> None:
         found = evaluate.decode(model, split, args.written, batch_size=args.batch_size)
@@ -85,7 +83,7 @@ def score_labels(args, model, texts: list[np.ndarray]) -> Callable[[int], None]:
             ids = torch.tensor(padded).long()
             shown = (ids > 0).long()
             encoded = model.encoder(input_ids=ids, attention_mask=shown)
-            for label in LABELS:
+            for label in measure.TARGETS:
                 labels = torch.tensor(label).long().repeat(len(ids), 1)
                 out = model(encoder_outputs=encoded, attention_mask=shown, labels=labels)
                 torch.log_softmax(out.logits, -1).gather(-1, labels[..., None]).sum((1, 2))

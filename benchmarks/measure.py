@@ -16,12 +16,13 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from pt2tt_jax import objectives, train
+from pt2tt_jax import features, methods, objectives, packing, train
 from pt2tt_jax.backbone import Backbone
 from pt2tt_jax.settings import Tune
 from pt2tt_jax.t5 import huggingface
 from pt2tt_jax.tuning import Tuned, Tuning, attach, split
 
+TARGETS = (np.array([1465, 1], np.int32), np.array([2841, 1], np.int32))  # positive, negative
 Contender = Callable[[int], None]  # does its work number i to the end
 
 
@@ -74,6 +75,23 @@ def texts(count: int, median: float = 9, spread: float = 0.8, longest: int = 60)
     rng = np.random.default_rng(0)
     lengths = np.clip(rng.lognormal(np.log(median), spread, count).astype(int), 2, longest)
     return [np.append(rng.integers(100, 5000, n), 1).astype(np.int32) for n in lengths]
+
+
+def prompt_tuning(
+    backbone: Backbone, length: int, batch_size: int, members: int = 1, *, packed: bool = True
+) -> Training:
+    """Prompt tuning as `pt2tt tune` does it, on texts as long as SST-2's; the label is one word."""
+    tuning = methods.prompt(length)
+    recipe = Tune(batch_size=batch_size, steps=1000, learning_rate=0.3, length=length)
+    around, data = tuning.frame(backbone.config.vocab_size), texts(1000)
+    orders = [features.Shuffled(len(data), batch_size, seed) for seed in range(members)]
+
+    def read(_: int, row: int) -> packing.Item:
+        return packing.Item(around(data[row]), TARGETS[row % 2])
+
+    longest = (around.length + max(map(len, data)), 2)
+    batches = packing.Packer(read, orders, longest, recipe.steps, packed=packed)
+    return Training(backbone, tuning, recipe, batches, members)
 
 
 def paired(contenders: Mapping[str, Contender], rounds: int, each: int) -> dict[str, list[float]]:

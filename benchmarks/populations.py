@@ -26,7 +26,7 @@ from pt2tt_jax.backbone import Backbone
 from pt2tt_jax.methods import initialisers
 from pt2tt_jax.settings import Tune
 
-TARGET = np.array([1465, 1], np.int32)
+TARGET = measure.TARGETS[0][:1]  # the first token alone
 STEPS = 1000
 
 
@@ -46,27 +46,12 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def population(backbone: Backbone, length: int, batch_size: int, members: int) -> measure.Training:
-    """Prompt tuning of several members at once, packed."""
-    tuning = methods.prompt(length, init=initialisers.uniform())
-    recipe = Tune(steps=STEPS, batch_size=batch_size, length=length)
-    around, data = tuning.frame(backbone.config.vocab_size), measure.texts(1000)
-    orders = [features.Shuffled(len(data), batch_size, seed) for seed in range(members)]
-
-    def read(_: int, row: int) -> packing.Item:
-        return packing.Item(around(data[row]), TARGET)
-
-    longest = (length + max(map(len, data)), 2)
-    batches = packing.Packer(read, orders, longest, STEPS)
-    return measure.Training(backbone, tuning, recipe, batches, members)
-
-
 def cost(args: argparse.Namespace, backbone: Backbone) -> Table:
     made = Table('soft tokens', 'batch', 'models', 's a step', 'a model, relative', box=None)
     axes = itertools.product(args.lengths, args.batch_sizes, args.members)
     found = {}
     for length, batch_size, members in axes:
-        step = population(backbone, length, batch_size, members)
+        step = measure.prompt_tuning(backbone, length, batch_size, members)
         taken = measure.paired({'step': step}, args.rounds, args.each)['step']
         found[length, batch_size, members] = statistics.median(taken)
     first = next(iter(found.values())) / args.members[0]
@@ -94,7 +79,7 @@ class Lessons:
     def items(self, _: int, row: int) -> packing.Item:
         ids, log_probs, rest = map(np.asarray, self.known)
         answers = {'teacher_ids': ids, 'teacher_log_probs': log_probs, 'teacher_rest': rest}
-        return packing.Item(self.around(self.data[row]), TARGET[:1], answers=answers)
+        return packing.Item(self.around(self.data[row]), TARGET, answers=answers)
 
     def cached(self, members: int) -> measure.Training:
         longest = (self.around.length + max(map(len, self.data)), 1)
@@ -112,8 +97,8 @@ class Lessons:
         def batches(number: int) -> features.Batch:
             rows = self.order(number)
             texts = [np.concatenate([self.added, self.data[row]]) for row in rows]
-            asked = [packing.Item(text, TARGET[:1]) for text in texts]
-            read = [packing.Item(self.around(self.data[row]), TARGET[:1]) for row in rows]
+            asked = [packing.Item(text, TARGET) for text in texts]
+            read = [packing.Item(self.around(self.data[row]), TARGET) for row in rows]
             questions = packing.apart([asked], 1)
             answer = teach({name: leaf[0] for name, leaf in questions.items()}, self.args.kept)
             names = ('teacher_ids', 'teacher_log_probs', 'teacher_rest')

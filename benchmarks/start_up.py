@@ -20,19 +20,11 @@ import measure
 from rich.table import Table
 
 STEP = """
-import jax, numpy as np
 from pt2tt_jax import cli
 cli.prepare_jax()
-from pt2tt_jax import backbone as backbones, features, methods, packing
-from pt2tt_jax.settings import Tune
+from pt2tt_jax import backbone
 import measure
-tuning, texts = methods.prompt(40), measure.texts(100)
-backbone = backbones.load('flan-demo')
-around = tuning.frame(backbone.config.vocab_size)
-read = lambda _, row: packing.Item(around(texts[row]), np.array([1465, 1], np.int32))
-orders = [features.Shuffled(100, 8, seed) for seed in range(3)]
-batches = packing.Packer(read, orders, (100, 2), 100)
-measure.Training(backbone, tuning, Tune(steps=100, length=40), batches, 3)(0)
+measure.prompt_tuning(backbone.load('flan-demo'), length=40, batch_size=8, members=3)(0)
 """
 
 

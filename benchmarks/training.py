@@ -19,11 +19,8 @@ import measure
 import numpy as np
 
 from pt2tt_jax import backbone as backbones
-from pt2tt_jax import features, methods, packing
+from pt2tt_jax import features
 from pt2tt_jax.backbone import Backbone
-from pt2tt_jax.settings import Tune
-
-TARGETS = (np.array([1465, 1], np.int32), np.array([2841, 1], np.int32))
 
 
 def arguments() -> argparse.Namespace:
@@ -40,17 +37,8 @@ def arguments() -> argparse.Namespace:
 
 def ours(args, backbone: Backbone, packed: bool, padded: int = 0) -> measure.Training:
     """Prompt tuning as `pt2tt tune` does it, one member; `padded` tokens long without packing."""
-    tuning = methods.prompt(args.prompt_length)
-    recipe = Tune(batch_size=args.batch_size, steps=1000, learning_rate=0.3)
-    data = measure.texts(1000)
-    around = tuning.frame(backbone.config.vocab_size)
-
-    def read(_: int, row: int) -> packing.Item:
-        return packing.Item(around(data[row]), TARGETS[row % 2])
-
-    order = features.Shuffled(len(data), args.batch_size, 0)
-    longest = (around.length + max(map(len, data)), 2)
-    made = packing.Packer(read, [order], longest, recipe.steps, packed=packed)
+    step = measure.prompt_tuning(backbone, args.prompt_length, args.batch_size, packed=packed)
+    made = step.batches
 
     def batches(number: int) -> features.Batch:
         batch = made(number)
@@ -58,7 +46,8 @@ def ours(args, backbone: Backbone, packed: bool, padded: int = 0) -> measure.Tra
         tokens = np.pad(batch['encoder_input_tokens'], ((0, 0), (0, 0), (0, short)))
         return batch | {'encoder_input_tokens': tokens}
 
-    return measure.Training(backbone, tuning, recipe, batches)
+    step.batches = batches
+    return step
 
 
 def theirs(args, backbone: Backbone, padded: int) -> Callable[[int], None]:
@@ -80,7 +69,7 @@ def theirs(args, backbone: Backbone, padded: int) -> Callable[[int], None]:
         rows = order(number)
         length = padded or max(len(data[row]) for row in rows)
         ids = torch.tensor(features.padded([data[row] for row in rows], length)).long()
-        labels = torch.tensor(np.stack([TARGETS[row % 2] for row in rows])).long()
+        labels = torch.tensor(np.stack([measure.TARGETS[row % 2] for row in rows])).long()
         chosen.zero_grad()
         model(input_ids=ids, attention_mask=(ids > 0).long(), labels=labels).loss.backward()
         chosen.step()
