@@ -5,8 +5,7 @@ from __future__ import annotations
 import jax
 import numpy as np
 import pytest
-from scipy import special
-from toys import logits_of
+from toys import one_by_one
 
 from pt2tt_jax import evaluate, features
 from pt2tt_jax.errors import UserError
@@ -34,25 +33,8 @@ def model(toy_backbone) -> Model:
     return Model(toy_backbone.module, toy_backbone.params)
 
 
-def one_by_one(model: Model, split: Encoded) -> np.ndarray:
-    """Sums of log-probabilities [examples, labels], each label in a batch of its own; float64."""
-    columns = []
-    for label in LABELS:
-        targets = np.tile(label, (len(split), 1))
-        asked = {
-            'encoder_input_tokens': features.padded(split.inputs, 16),
-            'decoder_input_tokens': np.pad(targets, ((0, 0), (1, 0)))[:, :-1],
-            'decoder_target_tokens': targets,
-        }
-        logits = logits_of(model.module, model.params, asked).astype(np.float64)
-        log_probs = special.log_softmax(logits, axis=-1)
-        chosen = np.take_along_axis(log_probs, targets[..., None], axis=-1)
-        columns.append(chosen.sum(axis=(1, 2)))
-    return np.stack(columns, axis=1)
-
-
 def test_label_scores_depend_on_neither_order_nor_padding(model, split):
-    expected = one_by_one(model, split)
+    expected = one_by_one(model, split, LABELS)
     found = evaluate.label_log_probs(model, split, LABELS, batch_size=5)
     np.testing.assert_allclose(found, expected, atol=1e-4)
     order = np.random.default_rng(1).permutation(len(split))
@@ -87,12 +69,12 @@ def test_decoded_texts_come_in_order(model, split):
     np.testing.assert_array_equal([found[i] for i in (0, 3, 11)], expected)
     log_probs, written = evaluate.classify(model, split, LABELS, 5, batch_size=5)
     np.testing.assert_array_equal(written, found)
-    np.testing.assert_allclose(log_probs, one_by_one(model, split), atol=1e-4)
+    np.testing.assert_allclose(log_probs, one_by_one(model, split, LABELS), atol=1e-4)
 
 
 def test_cross_entropy_is_the_mean_over_tokens(model, split):
     """The last chunk is filled up; what fills it must not count."""
-    expected = one_by_one(model, split)[:, 0].sum() / (2 * len(split))
+    expected = one_by_one(model, split, LABELS)[:, 0].sum() / (2 * len(split))
     found = evaluate.cross_entropy(model, split, batch_size=5)
     assert found == pytest.approx(-expected, rel=1e-5)
 

@@ -25,7 +25,7 @@ from toys import (
 from pt2tt_jax import methods, objectives
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.methods.prompt import EMBEDDER
-from pt2tt_jax.t5 import decoding
+from pt2tt_jax.t5 import decoding, layers
 from pt2tt_jax.tuning import (
     Insert,
     Tuned,
@@ -194,6 +194,16 @@ def test_other_ways_to_compute_agree(version, way, make_backbone, toy_batch, pla
     rough = outcome(backbone, PART, batch, dtype='bfloat16', **way)
     for one, other in zip(error(plain(version, 'bfloat16')), error(rough), strict=True):
         assert 0 < other < 3 * one
+
+
+@pytest.mark.parametrize('way', [{}, {'scan_layers': True, 'remat': 'full'}], ids=str)
+def test_heads_first_changes_nothing(way, toy_backbone, toy_batch, plain, monkeypatch):
+    """What CPUs do with long texts, here with short ones."""
+    monkeypatch.setattr(layers, 'FEW', 1)
+    batch = with_prompt(toy_batch, 3)
+    found = outcome(toy_backbone, PART, batch, **way)
+    exact = plain('1.1', 'float32')
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), found, exact)
 
 
 def rms(x) -> float:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import jax
 import numpy as np
 from flax import linen as nn
+from scipy import special
 
 from pt2tt_jax import backbone as backbones
-from pt2tt_jax import objectives
+from pt2tt_jax import features, objectives
 from pt2tt_jax.backbone import Backbone
-from pt2tt_jax.features import virtual_tokens
+from pt2tt_jax.evaluate import Model
+from pt2tt_jax.features import Encoded, virtual_tokens
 from pt2tt_jax.t5.config import T5Config
 from pt2tt_jax.t5.network import Transformer
 from pt2tt_jax.t5.vocabulary import Vocabulary
@@ -130,6 +133,23 @@ def tuned(backbone, tuning: Tuning, **config):
 
 def logits_of(module, params, batch):
     return np.asarray(jax.jit(functools.partial(objectives.forward, module))(params, batch))
+
+
+def one_by_one(model: Model, split: Encoded, labels: Sequence[np.ndarray]) -> np.ndarray:
+    """Sums of log-probabilities [examples, labels], each label in a batch of its own; float64."""
+    columns = []
+    for label in labels:
+        targets = np.tile(label, (len(split), 1))
+        asked = {
+            'encoder_input_tokens': features.padded(split.inputs, max(map(len, split.inputs))),
+            'decoder_input_tokens': np.pad(targets, ((0, 0), (1, 0)))[:, :-1],
+            'decoder_target_tokens': targets,
+        }
+        logits = logits_of(model.module, model.params, asked).astype(np.float64)
+        log_probs = special.log_softmax(logits, axis=-1)
+        chosen = np.take_along_axis(log_probs, targets[..., None], axis=-1)
+        columns.append(chosen.sum(axis=(1, 2)))
+    return np.stack(columns, axis=1)
 
 
 def with_prompt(batch, length: int, first: int = 0):

@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 from pt2tt_jax.t5.config import T5Config
 
 MASKED = -1e10  # added to the attention logits of positions out of sight, as T5X does
+FEW = 16  # queries: below this, as in label scoring and decoding, a copy costs more than it saves
 
 
 class Dense(nn.Module):
@@ -152,11 +153,20 @@ class Attend(nn.Module):
     ) -> Float[Array, 'batch query heads head']:
         if self.fused and (deterministic or not self.dropout_rate):
             return fused_attention(query, key, value, bias)
+        # XLA's CPU backend multiplies faster where the matrix of each head lies in one piece;
+        # without the barriers it would undo the transposition.
+        by_head = jax.default_backend() == 'cpu' and query.shape[1] >= FEW
+        q, k = ('bhqd', 'bhkd') if by_head else ('bqhd', 'bkhd')
+        if by_head:
+            query, key, value = jax.lax.optimization_barrier(
+                tuple(x.transpose(0, 2, 1, 3) for x in (query, key, value))
+            )
         # T5 does not divide by sqrt(head): the scale is folded into the initial query kernel.
-        logits = jnp.einsum('bqhd,bkhd->bhqk', query, key, preferred_element_type=jnp.float32)
+        logits = jnp.einsum(f'{q},{k}->bhqk', query, key, preferred_element_type=jnp.float32)
         weights = jax.nn.softmax(logits + bias).astype(value.dtype)
         weights = nn.Dropout(self.dropout_rate, broadcast_dims=(-2,))(weights, deterministic)
-        return jnp.einsum('bhqk,bkhd->bqhd', weights, value)
+        out = jnp.einsum(f'bhqk,{k}->{q}', weights, value)
+        return jax.lax.optimization_barrier(out).transpose(0, 2, 1, 3) if by_head else out
 
 
 def fused_attention(
