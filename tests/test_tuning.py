@@ -199,10 +199,9 @@ def test_other_ways_to_compute_agree(version, way, make_backbone, toy_batch, pla
 @pytest.mark.parametrize('way', [{}, {'scan_layers': True, 'remat': 'full'}], ids=str)
 def test_heads_first_changes_nothing(way, toy_backbone, toy_batch, plain, monkeypatch):
     """What CPUs do with long texts, here with short ones."""
-    monkeypatch.setattr(layers, 'FEW', 1)
-    batch = with_prompt(toy_batch, 3)
-    found = outcome(toy_backbone, PART, batch, **way)
     exact = plain('1.1', 'float32')
+    monkeypatch.setattr(layers, 'FEW', 1)
+    found = outcome(toy_backbone, PART, with_prompt(toy_batch, 3), **way)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), found, exact)
 
 
