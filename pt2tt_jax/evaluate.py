@@ -15,7 +15,7 @@ from flax import linen as nn
 from jaxtyping import Float
 from tqdm import tqdm
 
-from pt2tt_jax import features, methods, objectives, processes, saved
+from pt2tt_jax import features, methods, objectives, processes, saved, sharding
 from pt2tt_jax.backbone import Backbone
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.features import Encoded
@@ -110,7 +110,7 @@ def _tuning(backbone: Backbone, made: Mapping[str, Any], labels: Sequence[str]) 
     return methods.build(made['method'], known, made['options'])
 
 
-Answer = Callable[[np.ndarray, jax.Array], Any]
+Answer = Callable[[Any, jax.Array], Any]
 
 
 def _ask(model: Model, split: Encoded, size: int, answer: Answer) -> list[Any]:
@@ -121,7 +121,7 @@ def _ask(model: Model, split: Encoded, size: int, answer: Answer) -> list[Any]:
     padded, and the last one is filled up with repetitions, so that few shapes compile.
     """
     order = np.argsort([len(ids) for ids in split.inputs], kind='stable')
-    variables = {'params': model.params}
+    size, variables = sharding.divisible(size, model.params), {'params': model.params}
     out: list[Any] = [None] * len(split)
 
     def asked() -> Iterator[tuple[np.ndarray, Any]]:
@@ -129,7 +129,8 @@ def _ask(model: Model, split: Encoded, size: int, answer: Answer) -> list[Any]:
             rows = order[start : start + size]
             inputs = [split.framed(i, model.around) for i in np.resize(rows, size)]
             longest = max(map(len, inputs))
-            tokens = features.padded(inputs, features.bucket(longest, per_doubling=2))
+            padded = features.padded(inputs, features.bucket(longest, per_doubling=2))
+            tokens = sharding.spread(padded, model.params)
             yield rows, answer(tokens, decoding.encode(model.module, variables, tokens))
 
     # A bar for long work alone: short evaluations happen often, inside training.
@@ -227,12 +228,13 @@ def _nats(module, params, batch):
 
 def cross_entropy(model: Model, encoded: Encoded, batch_size: int = 32) -> float:
     """Mean of -log P(target token), in nats, over all target tokens of a split."""
-    total = np.zeros(2)
+    total, batch_size = np.zeros(2), sharding.divisible(batch_size, model.params)
     order = np.argsort([len(ids) for ids in encoded.inputs], kind='stable')
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
         batch = features.batch(encoded, np.resize(rows, batch_size), model.around)
         batch['decoder_loss_weights'][len(rows) :] = 0.0
+        batch = sharding.spread(batch, model.params)
         total += processes.fetch(_nats(model.module, model.params, batch))
     return float(total[0] / total[1])
 

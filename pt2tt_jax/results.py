@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import filelock
 import jax
 
 from pt2tt_jax import processes
@@ -29,6 +30,7 @@ class Results:
 
     def __init__(self, folder: Path, settings: Settings):
         self.path = folder / 'results.json'
+        self._lock: filelock.BaseFileLock | None = None
         try:
             found = self.path.read_text() if self.path.exists() else '{}'
         except OSError as error:
@@ -64,10 +66,7 @@ class Results:
     def write(self) -> None:
         if not processes.first():
             return
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise _unusable(self.path.parent, error) from error
+        self._claim()
         part = self.path.with_suffix('.part')
         try:
             part.write_text(json.dumps(self.values, indent=1))
@@ -77,6 +76,30 @@ class Results:
                 f'{self.path} could not be written ({error.strerror}); make room and start the '
                 'same command again.'
             ) from error
+
+    def _claim(self) -> None:
+        """Makes the folder, and locks it for as long as this process lives, however it ends."""
+        if self._lock:
+            return
+        folder = self.path.parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unusable(folder, error) from error
+        # A lock of the operating system or none: one that is a mere file would outlive a crash.
+        lock = filelock.FileLock(
+            folder / '.lock', thread_local=False, is_singleton=True, fallback_to_soft=False
+        )
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise UserError(
+                f'Another process is at work in {folder}; wait for it to end, or choose another '
+                'folder with --out. Processes of one run must be joined with --distributed.'
+            ) from None
+        except (NotImplementedError, OSError):
+            return  # a file system without locks
+        self._lock = lock
 
 
 def _unusable(folder: Path, error: OSError) -> UserError:

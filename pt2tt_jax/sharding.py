@@ -97,6 +97,31 @@ def shard_batch(batch, mesh: Mesh):
     }
 
 
+def mesh_of(params: Params) -> Mesh | None:
+    """The mesh that parameters lie on; None on a single device."""
+    places = (getattr(leaf, 'sharding', None) for leaf in jax.tree.leaves(params))
+    meshes = (place.mesh for place in places if isinstance(place, NamedSharding))
+    return next((found for found in meshes if found.size > 1), None)  # type: ignore
+
+
+def divisible(rows: int, params: Params) -> int:
+    """`rows`, raised so that `spread` can divide them."""
+    found = mesh_of(params)
+    groups = found.shape['population'] * found.shape['data'] if found else 1
+    return -(-rows // groups) * groups
+
+
+def spread(batch, params: Params):
+    """Arrays [rows, ...] that a model with `params` reads, divided among the devices.
+
+    While nothing is trained, the groups of devices of 'population' take rows as those of 'data' do.
+    """
+    found = mesh_of(params)
+    if not found:
+        return batch
+    return jax.tree.map(lambda leaf: put(leaf, found, PartitionSpec(('population', 'data'))), batch)
+
+
 def shard_params(params: Params, mesh: Mesh) -> Params:
     """The backbone with its large axes split over 'model', where the axis divides."""
     flat = flatten(params)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from pt2tt_jax import evaluate, features, objectives, packing, processes
+from pt2tt_jax import evaluate, features, objectives, packing, processes, sharding
 from pt2tt_jax.answers import Answers, key_of, open_answers, read_answers
 from pt2tt_jax.backbone import Backbone
 from pt2tt_jax.features import EOS, Encoded
@@ -146,12 +146,14 @@ class Teacher:
             return known
         lengths = [len(asked.targets[row]) for row in rows]
         order = np.argsort([len(asked.inputs[row]) for row in rows], kind='stable')
+        params = self.backbone.params
+        size = sharding.divisible(CHUNK, params)
         with open_answers(self.folder / key, lengths, k, self.backbone.config.vocab_size) as store:
-            for start in range(0, len(rows), CHUNK):
-                places = order[start : start + CHUNK]
-                chunk = features.batch(asked, rows[np.resize(places, CHUNK)])
-                params = self.backbone.params
-                answer = processes.fetch(_teach(self.backbone.module, params, chunk, k))
+            for start in range(0, len(rows), size):
+                places = order[start : start + size]
+                batch = features.batch(asked, rows[np.resize(places, size)])
+                batch = sharding.spread(batch, params)
+                answer = processes.fetch(_teach(self.backbone.module, params, batch, k))
                 for i, place in enumerate(places):
                     store.put(place, objectives.TeacherLogits(*(leaf[i] for leaf in answer)))
                 bar.update(len(places))
@@ -166,13 +168,13 @@ class Teacher:
         """Mean KL per target token of each member on a taught split, in nats [templates]."""
         rows = np.array(sorted(taught.row_of))
         order = rows[np.argsort([len(taught.texts[0].inputs[row]) for row in rows], kind='stable')]
-        total = np.zeros((2, len(taught.texts)))
-        for start in range(0, len(order), CHUNK):
-            chunk = order[start : start + CHUNK]
+        total, size = np.zeros((2, len(taught.texts))), sharding.divisible(CHUNK, frozen)
+        for start in range(0, len(order), size):
+            chunk = order[start : start + size]
             for member in range(len(taught.texts)):
-                items = [taught.item(member, int(row)) for row in np.resize(chunk, CHUNK)]
+                items = [taught.item(member, int(row)) for row in np.resize(chunk, size)]
                 batch = packing.apart([_weighed(items, len(chunk))], taught.longest[1])
-                part = {name: value[0] for name, value in batch.items()}
+                part = sharding.spread({name: leaf[0] for name, leaf in batch.items()}, frozen)
                 one = jax.tree.map(lambda leaf, member=member: leaf[member], trained)
                 total[:, member] += processes.fetch(_mark(module, one, frozen, part))
         return total[0] / total[1]

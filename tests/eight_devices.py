@@ -14,14 +14,16 @@ import numpy as np
 import toys
 
 from pt2tt_jax import backbone as backbones
-from pt2tt_jax import features, methods, processes, sharding, transfer, tune
+from pt2tt_jax import evaluate, features, methods, processes, sharding, transfer, tune
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.settings import Transfer, Tune
+from pt2tt_jax.t5 import decoding
 from pt2tt_jax.tasks import Example
 from pt2tt_jax.teacher import Lesson
 from pt2tt_jax.tuning import flatten
 
 PROMPT = 'token_embedder/prompt/embedding'
+LABELS = [features.with_eos(ids, 4) for ids in toys.make_vocabulary().encode(['good', 'bad'])]
 
 
 def backbone():
@@ -39,13 +41,11 @@ def encoded(pattern: str = '{}') -> features.Encoded:
 
 def tuned(folder: Path, mesh: jax.sharding.Mesh) -> list:
     """Stage 2 with two seeds."""
-    ids = toys.make_vocabulary().encode(['good', 'bad'])
-    exams = [tune.Exam(encoded(), [features.with_eos(one, 4) for one in ids])]
+    exams = [tune.Exam(encoded(), LABELS)]
     settings = Tune(length=3, steps=2, batch_size=16, seeds=(0, 1), eval_every=2)
     options = {'method': 'prompt', 'mesh': mesh}
-    learned, _ = tune.tune(
-        backbone(), methods.prompt(3), encoded(), exams, settings, folder, **options
-    )
+    placed = sharding.place(backbone(), mesh)
+    learned, _ = tune.tune(placed, methods.prompt(3), encoded(), exams, settings, folder, **options)
     return [one.trained[PROMPT].tolist() for one in learned]
 
 
@@ -53,7 +53,8 @@ def transferred(folder: Path, mesh: jax.sharding.Mesh) -> dict:
     """Stage 1 with two templates."""
     lesson = Lesson(encoded(), {'a': encoded('w1 w2 {}'), 'b': encoded('{} w3')})
     settings = Transfer(length=3, steps=2, batch_size=16, eval_every=1)
-    done = transfer.transfer(backbone(), lesson, lesson, settings, folder, mesh=mesh)
+    placed = sharding.place(backbone(), mesh)
+    done = transfer.transfer(placed, lesson, lesson, settings, folder, mesh=mesh)
     rows = {name: prompt.tolist() for name, prompt in done.prompts.items()}
     return {'prompts': rows, 'kl': done.kl}
 
@@ -63,7 +64,27 @@ def found(folder: Path, shape: str) -> dict:
     return {
         'tuned': tuned(folder / f'{shape}-tune', mesh),
         'transferred': transferred(folder / f'{shape}-transfer', mesh),
+        'measured': measured(mesh),
     }
+
+
+def measured(mesh: jax.sharding.Mesh) -> dict:
+    """Label scores, written tokens and cross entropy, with rows divided among the devices."""
+    placed = sharding.place(backbone(), mesh)
+    model, split = evaluate.Model(placed.module, placed.params), encoded()
+    return {
+        'scores': evaluate.label_log_probs(model, split, LABELS, batch_size=20).tolist(),
+        'written': [ids.tolist() for ids in evaluate.decode(model, split, 4, batch_size=20)],
+        'beams': [ids.tolist() for ids in evaluate.decode(model, split, 4, beams=2)],
+        'nats': evaluate.cross_entropy(model, split, batch_size=20),
+    }
+
+
+def work(params) -> float:
+    """Floating-point operations of each device while 32 texts are encoded."""
+    tokens = sharding.spread(np.ones((32, 8), np.int32), params)
+    compiled = decoding.encode.lower(backbone().module, {'params': params}, tokens).compile()
+    return compiled.cost_analysis()['flops']
 
 
 def mistake(make) -> str:
@@ -82,6 +103,9 @@ def main(folder: Path, shapes: list[str]) -> None:
         'batch': mistake(lambda: sharding.check_divides(12, sharding.mesh(8, 1))),
         'members': mistake(lambda: tuned(folder / 'wrong', sharding.mesh(1, 1, 8))),
         'part': mistake(lambda: sharding.mesh(4, 1)),
+        'rows': sharding.spread(np.zeros((16, 3)), params).addressable_shards[0].data.shape,
+        'work': work(params) / work(backbone().params),
+        'divisible': [sharding.divisible(n, params) for n in (3, 4, 5)],
         'split': [p for p, leaf in flatten(params).items() if not leaf.is_fully_replicated],
     }
     if processes.first():

@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import filelock
 import numpy as np
 import pytest
 import toys
@@ -271,6 +272,19 @@ def test_a_setting_that_a_folder_alone_has_is_named(tmp_path):
     Results(tmp_path, known).write()
     with pytest.raises(UserError, match=r'lora\.rank: 4 there, unset now'):
         Results(tmp_path, dataclasses.replace(known, options={}, tunes={}))
+
+
+def test_a_folder_takes_one_process_at_a_time(tmp_path):
+    results = Results(tmp_path, settings.load())
+    with (
+        filelock.FileLock(tmp_path / '.lock'),
+        pytest.raises(UserError, match=r'at work in .*--out'),
+    ):
+        results.write()
+    assert [path.name for path in tmp_path.iterdir()] == ['.lock']
+    results.write()
+    with pytest.raises(filelock.Timeout):
+        filelock.FileLock(tmp_path / '.lock').acquire(timeout=0)
 
 
 def test_settings_that_are_newer_than_a_folder_have_their_defaults(finished, folder, tmp_path):

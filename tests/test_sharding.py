@@ -68,6 +68,8 @@ def test_meshes_give_the_result_of_one_device(tmp_path, alone):
     assert '12 examples does not divide among 8 devices' in found['batch']
     assert '2 templates or seeds do not divide among 8 groups' in found['members']
     assert found['part'] == ''
+    assert (found['rows'], found['divisible']) == ([4, 3], [4, 4, 8])
+    assert found['work'] == pytest.approx(1 / 8, rel=0.1)
     assert set(found['split']) >= {'encoder/layers_0/mlp/wo/kernel', 'token_embedder/embedding'}
 
 
