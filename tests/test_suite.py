@@ -78,6 +78,22 @@ def test_few_test_examples_allow_no_conclusion():
     assert table.rows['lora']['wsc'].against == '≈'
 
 
+@pytest.mark.parametrize('value', [math.nan, math.inf, None])
+def test_what_diverged_is_said_in_words(value):
+    found = results({'prompt': NEAR, 'lora': FAR, 'norms': {0: 0.9}})
+    found['tuned']['lora']['seeds'][1]['accuracy'] = value
+    found['tuned']['norms']['seeds'][0]['accuracy'] = value
+    table = grid.of({'sst2': found}, 'prompt')
+    shown = {line[0]: line[2:4] for line in grid.table(table)[1]}
+    assert shown['lora'] == ['1 of 3 seeds diverged', 'diverged']
+    assert shown['norms'] == ['diverged', 'diverged']
+    assert shown['prompt tuning'] == ['81.0 ± 1.0', '81.0']
+    assert grid.png(table)
+    compared = grid.of({'sst2': found}, 'lora').rows['prompt']['sst2']
+    assert compared.text == '81.0 ± 1.0'
+    assert compared.against == ''
+
+
 def test_unfinished_tasks_leave_gaps_and_no_mean():
     found = {'sst2': results({'prompt': NEAR, 'pt2tt': FAR}), 'rte': results({'prompt': NEAR})}
     table = grid.of(found, 'prompt')

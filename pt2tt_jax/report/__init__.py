@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.report import plots
+from pt2tt_jax.report.numbers import DIVERGED, by_value, number, percent
 from pt2tt_jax.report.rows import (
     Results,
     Row,
@@ -24,7 +26,6 @@ from pt2tt_jax.report.rows import (
     headline,
     method_name,
     missing,
-    percent,
 )
 
 __all__ = ['Row', 'compare', 'summary', 'write']
@@ -125,6 +126,8 @@ def headers(metrics: Mapping[str, str]) -> list[str]:
 def _score(row: Row, metric: str) -> str:
     if metric not in row.scores:
         return ''
+    if not math.isfinite(row.scores[metric]):
+        return DIVERGED
     if metric not in SHARES:
         return f'{row.scores[metric]:.4g}'
     spread = f' ± {percent(row.spread)}' if metric == 'accuracy' and row.spread is not None else ''
@@ -239,6 +242,7 @@ def page(results: Results, rows: Sequence[Row], panels: Sequence[plots.Panel]) -
         seeds=_seeds(results),
         made=_made(results),
         colours=plots.COLOURS,
+        diverged=DIVERGED,
     )
 
 
@@ -262,7 +266,14 @@ def _templates(results: Results, rows: Sequence[Row]) -> list[dict[str, Any]]:
             entry[row.group] = _score(row, 'accuracy')
             entry['kl'] = row.kl if row.kl is not None else entry['kl']
             entry['pattern'] = patterns.get(row.key, '')
-    return sorted(found.values(), key=lambda entry: (entry['kl'] is None, entry['kl'] or 0.0))
+    ordered = sorted(found.values(), key=lambda entry: by_value(entry['kl']))
+    return [entry | {'kl': _kl(entry['kl'])} for entry in ordered]
+
+
+def _kl(kl: float | None) -> str:
+    if kl is None:
+        return ''
+    return f'{kl:.4f}' if math.isfinite(kl) else DIVERGED
 
 
 def _seeds(results: Results) -> list[list[str]]:
@@ -270,7 +281,7 @@ def _seeds(results: Results) -> list[list[str]]:
     return [
         [method_name(results, method), str(run['seed']), str(run.get('step', ''))]
         + [
-            percent(run[m]) if m in run else ''
+            percent(number(run[m])) if m in run else ''
             for m in ('accuracy', 'decoded_accuracy', 'macro_f1')
         ]
         for method, found in results.get('tuned', {}).items()

@@ -16,8 +16,10 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from pt2tt_jax.report import numbers
+from pt2tt_jax.report.numbers import DIVERGED, deviation, number, percent, signed
 from pt2tt_jax.report.plots import COLOURS, STYLE
-from pt2tt_jax.report.rows import METHODS, percent, signed
+from pt2tt_jax.report.rows import METHODS
 
 # The first of these that a task has is the one of the published tables (facts of the task).
 MEASURES = ('matthews', 'pearson', 'accuracy', 'f1', 'rougeLsum', 'bleu')
@@ -39,7 +41,8 @@ class Cell:
       stderr: of one score, from the number of test examples alone.
       parameters: numbers that were trained.
       seconds: of training and evaluation, all seeds together.
-      against: '▲', '▼', '≈' or '?' against the baseline; '' for itself.
+      against: '▲', '▼', '≈' or '?' against the baseline; '' for itself, and where a seed of
+        either diverged.
       gap: mean difference from it.
     """
 
@@ -57,7 +60,10 @@ class Cell:
 
     @property
     def text(self) -> str:
-        spread = statistics.stdev(self.scores.values()) if len(self.scores) > 1 else None
+        lost = sum(not math.isfinite(score) for score in self.scores.values())
+        if lost and len(self.scores) > 1:
+            return f'{lost} of {len(self.scores)} seeds {DIVERGED}'
+        spread = deviation(self.scores.values())
         return percent(self.mean) + (f' ± {percent(spread)}' if spread is not None else '')
 
 
@@ -102,7 +108,7 @@ def of(results: Mapping[str, Mapping[str, Any]], baseline: str) -> Grid:
         tasks=tuple(results),
         rows=rows,
         majority={t: f['data']['majority'] for t, f in results.items() if f['data'].get('labels')},
-        stripped={t: f[m] for t, f in bare.items() if (m := measure(t, f)) in f},
+        stripped={t: number(f[m]) for t, f in bare.items() if (m := measure(t, f)) in f},
         baseline=baseline,
     )
 
@@ -123,27 +129,22 @@ def _cell(task: str, found: Mapping[str, Any], method: str) -> Cell | None:
         seconds += found.get('seconds', {}).get('transfer', 0.0)
     return Cell(
         metric=metric,
-        scores={run['seed']: run[metric] for run in tuned['seeds']},
-        stderr=statistics.fmean(run.get('stderr', 0.0) for run in tuned['seeds']),
+        scores={run['seed']: number(run[metric]) for run in tuned['seeds']},
+        stderr=statistics.fmean(number(run.get('stderr', 0.0)) for run in tuned['seeds']),
         parameters=tuned['parameters'],
         seconds=seconds,
     )
 
 
 def _compared(cell: Cell, base: Cell) -> Cell:
-    from scipy import special  # comes with JAX; only this needs it
-
-    gaps = [cell.scores[seed] - base.scores[seed] for seed in cell.scores if seed in base.scores]
-    if not gaps:
+    found = numbers.difference(cell.scores, base.scores, (cell.stderr, base.stderr))
+    if found is None or not math.isfinite(found.mean):
         return cell
-    mean = statistics.fmean(gaps)
-    if len(gaps) == 1:
-        return dataclasses.replace(cell, against='?', gap=mean)
-    error = statistics.stdev(gaps) / math.sqrt(len(gaps))
-    reach = float(special.stdtrit(len(gaps) - 1, 0.975)) * error
-    sampling = 1.96 * math.hypot(cell.stderr, base.stderr)
-    mark = '≈' if abs(mean) <= max(reach, sampling) else '▲' if mean > 0 else '▼'
-    return dataclasses.replace(cell, against=mark, gap=mean)
+    if len(found.gaps) == 1:
+        return dataclasses.replace(cell, against='?', gap=found.mean)
+    noise = max(found.reach, found.sampling)
+    mark = '≈' if abs(found.mean) <= noise else '▲' if found.mean > 0 else '▼'
+    return dataclasses.replace(cell, against=mark, gap=found.mean)
 
 
 def table(grid: Grid) -> tuple[list[str], list[list[str]]]:
@@ -244,6 +245,8 @@ def _panel(axis, grid: Grid, task: str) -> None:
         shares = [100 * score for score in cell.scores.values()]
         axis.plot(shares, [place] * len(shares), 'o', ms=3.5, alpha=0.6, color=colour, mec='none')
         axis.plot([100 * cell.mean] * 2, [place - 0.3, place + 0.3], lw=1.6, color=colour)
+        if not math.isfinite(cell.mean):
+            axis.text(0.02, place, cell.text, va='center', transform=axis.get_yaxis_transform())
     if task in grid.majority:
         axis.axvline(100 * grid.majority[task], ls='--', lw=0.8, color=COLOURS['faint'])
     axis.set_title(_heading(grid, task))

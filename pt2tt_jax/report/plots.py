@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from pt2tt_jax.report.rows import METHODS, Row, percent
+from pt2tt_jax.report.numbers import DIVERGED, by_value, number, percent
+from pt2tt_jax.report.rows import METHODS, Row
 
 COLOURS = {
     'ink': '#1b1b1c',
@@ -132,13 +133,13 @@ def short(names: Iterable[str], width: int = 18) -> dict[str, str]:
 
 
 def series(curves: Iterable[Mapping[str, float]], metric: str) -> dict[str, dict[int, float]]:
-    """Member -> step -> value of a metric, from rows with keys 'metric/member'."""
+    """Member -> step -> value of a metric or NaN, from rows with keys 'metric/member'."""
     found: dict[str, dict[int, float]] = {}
     for row in curves:
         for key, value in row.items():
             name, _, member = key.partition('/')
             if name == metric and member:
-                found.setdefault(member, {})[int(row['step'])] = value
+                found.setdefault(member, {})[int(row['step'])] = number(value)
     return found
 
 
@@ -163,7 +164,10 @@ def _curves(stage1: Mapping[str, Any]) -> Panel | None:
 def _draw_curves(figure, lines: dict[str, dict[int, float]], chosen: str | None) -> None:
     axes = figure.subplots()
     names = short(lines)
-    last = {name: line[max(line)] for name, line in lines.items()}
+    ends = {}
+    for name, line in lines.items():
+        values = [line[step] for step in sorted(line)]
+        ends[name] = _end(names[name], values, BLUE if name == chosen else MUTED)
     for name, line in sorted(lines.items(), key=lambda item: item[0] == chosen):
         mine = name == chosen
         style = {'color': BLUE, 'linewidth': 2.4} if mine else {'color': FAINT, 'linewidth': 1.2}
@@ -171,13 +175,13 @@ def _draw_curves(figure, lines: dict[str, dict[int, float]], chosen: str | None)
     axes.set(yscale='log', xlabel='steps')
     axes.margins(x=0)
     _plain_log(axes)
-    shown = sorted(lines, key=lambda name: (name != chosen, last[name]))[:MOST]
-    ends = [(names[n], last[n], BLUE if n == chosen else MUTED) for n in shown]
-    _label_ends(axes, ends)
+    shown = sorted(lines, key=lambda name: (name != chosen, by_value(ends[name][1])))[:MOST]
+    _label_ends(axes, [ends[name] for name in shown])
 
 
 def _ranking(rows: Sequence[Row]) -> Panel | None:
-    student = sorted((r for r in rows if r.kl is not None), key=lambda row: row.kl or 0.0)[:MOST]
+    measured = [row for row in rows if row.kl is not None]
+    student = sorted(measured, key=lambda row: by_value(row.kl))[:MOST]
     teacher = {row.key: row for row in rows if row.group == 'zero-shot'}
     if not student:
         return None
@@ -196,8 +200,10 @@ def _draw_ranking(figure, pairs: list[tuple[Row, Row | None]]) -> None:
     names = short(row.key for row, _ in pairs)
     colours = [BLUE if row.chosen else FAINT for row, _ in pairs]
     places = np.arange(len(pairs))
-    bars = grid[0].barh(places, [row.kl or 0.0 for row, _ in pairs], 0.6, color=colours)
-    grid[0].bar_label(bars, [f'{row.kl:.3f}' for row, _ in pairs], padding=3, fontsize=8)
+    lengths = np.nan_to_num([row.kl or 0.0 for row, _ in pairs])
+    bars = grid[0].barh(places, lengths, 0.6, color=colours)
+    texts = [f'{row.kl:.3f}' if math.isfinite(row.kl or 0.0) else DIVERGED for row, _ in pairs]
+    grid[0].bar_label(bars, texts, padding=3, fontsize=8)
     grid[0].set_yticks(places, [names[row.key] for row, _ in pairs], fontsize=8)
     grid[0].set(xlabel='KL, nats per token', ylim=(len(pairs) - 0.4, -0.6))
     grid[0].margins(x=0.28)
@@ -243,14 +249,14 @@ def _draw_accuracies(figure, rows: Sequence[Row], majority: float) -> None:
     values = [100 * row.scores['accuracy'] for row in rows]
     colours = method_colours(row.key for row in rows if row.group == 'tuned')
     for place, (row, value) in enumerate(zip(rows, values, strict=True)):
-        colour = _bar_colour(row, colours)
-        axes.barh(place, value - left, 0.62, left=left, color=colour, alpha=0.45)
-        axes.plot([value, value], [place - 0.31, place + 0.31], color=colour, linewidth=2)
+        if math.isfinite(value):
+            colour = _bar_colour(row, colours)
+            axes.barh(place, value - left, 0.62, left=left, color=colour, alpha=0.45)
+            axes.plot([value, value], [place - 0.31, place + 0.31], color=colour, linewidth=2)
         _draw_spread(axes, place, value, row)
         spread = f' ± {percent(row.spread)}' if row.spread is not None else ''
-        axes.text(
-            1.02, place, f'{value:.1f}{spread}', va='center', transform=axes.get_yaxis_transform()
-        )
+        text = percent(row.scores['accuracy']) + spread
+        axes.text(1.02, place, text, va='center', transform=axes.get_yaxis_transform())
     axes.axvline(left, color=MUTED, linewidth=1)
     axes.annotate(
         f'majority {left:.1f}', (left, 1), xycoords=axes.get_xaxis_transform(), color=MUTED,
@@ -316,7 +322,7 @@ def _draw_tuning(figure, lines: dict[str, dict[str, dict[int, float]]], scale: i
             steps, values.min(0), values.max(0), color=colours[method], alpha=0.2, lw=0
         )
         axes.plot(steps, values.mean(0), color=colours[method], linewidth=2.2)
-        ends.append((METHODS.get(method, method), values.mean(0)[-1], colours[method]))
+        ends.append(_end(METHODS.get(method, method), values.mean(0).tolist(), colours[method]))
     axes.set(xlabel='steps')
     axes.margins(x=0)
     _label_ends(axes, ends)
@@ -334,12 +340,26 @@ def _plain_log(axes) -> None:
     axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f'{value:g}'))
 
 
-def _label_ends(axes, ends: Sequence[tuple[str, float, str]], gap: float = 0.055) -> None:
-    """Writes (label, value, colour) beside the end of each line, moved so that none overlap."""
-    axes.set_ylim(axes.get_ylim())
+End = tuple[str, float, str]  # the label of a line, the value beside which it stands, its colour
+
+
+def _end(label: str, values: Sequence[float], colour: str) -> End:
+    """The end of a line; of one that diverged, its last finite value, or NaN if it has none."""
+    finite = [value for value in values if math.isfinite(value)]
+    if not finite:
+        return label, math.nan, colour
+    whole = math.isfinite(values[-1])
+    return label if whole else f'{label}, {DIVERGED}', finite[-1], colour
+
+
+def _label_ends(axes, ends: Iterable[End], gap: float = 0.055) -> None:
+    """Writes labels beside the ends of lines, moved so that none overlap."""
+    axes.set_ylim(axes.get_ylim())  # which a logarithm of 0 is far below
     to_axes = axes.transScale + axes.transLimits
-    ends = sorted(ends, key=lambda end: end[1])
-    wanted = [float(to_axes.transform((1, value))[1]) for _, value, _ in ends]
+    ends = sorted((end for end in ends if math.isfinite(end[1])), key=lambda end: end[1])
+    wanted = [float(np.clip(to_axes.transform((1, value))[1], 0, 1)) for _, value, _ in ends]
+    if not ends:
+        axes.text(0.5, 0.5, DIVERGED, ha='center', transform=axes.transAxes)
     for (label, _, colour), at, place in zip(ends, wanted, _apart(wanted, gap), strict=True):
         axes.annotate(
             label, (1, at), xycoords='axes fraction', xytext=(1.06, place), color=colour,

@@ -13,10 +13,14 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
+from pt2tt_jax.report import numbers
+from pt2tt_jax.report.numbers import DIVERGED, Difference, deviation, number, percent, signed
+
 Results = Mapping[str, Any]
 
 METHODS = {'pt2tt': 'PT2TT', 'prompt': 'prompt tuning', 'full': 'fine-tuning'}
 ASIDE = {'stderr', 'constant', 'examples', 'invalid', 'seed', 'step'}  # of SCORES, no columns
+LONGEST = 60  # characters of an answer that are shown
 TARGETS = {
     'gold': 'Stage 1 read the gold targets of its training texts.',
     'teacher': 'Stage 1 saw no labels: its targets were decoded from the teacher.',
@@ -87,7 +91,8 @@ def _zero_shot(results: Results) -> list[Row]:
         name = f'{results["data"].get("input_format", "stripped")} input'
         rows.append(_row(results, 'zero-shot', name, [found['stripped']], parameters=0))
     templates = found.get('templates', {})
-    top = max((scores.get('accuracy', 0.0) for scores in templates.values()), default=0.0)
+    reached = [number(scores.get('accuracy', 0.0)) for scores in templates.values()]
+    top = max(filter(math.isfinite, reached), default=0.0)
     for name, scores in templates.items():
         best = 0.0 < top == scores.get('accuracy')
         chosen = name == results.get('transfer', {}).get('chosen')
@@ -103,19 +108,24 @@ def _stage1(results: Results) -> list[Row]:
     rows = []
     for name in dict.fromkeys([*kl, *scores]):
         chosen = name == found.get('chosen')
-        notes = [f'KL {kl[name]:.4f} nats per token'] if name in kl else []
+        notes = [_kl(number(kl[name]))] if name in kl else []
         notes += ['chosen: lowest KL'] * chosen
         runs = [scores[name]] if name in scores else []
-        more = {'key': name, 'kl': kl.get(name), 'parameters': found.get('parameters')}
-        rows.append(_row(results, 'stage 1', name, runs, notes, chosen=chosen, **more))
+        more = {'key': name, 'parameters': found.get('parameters'), 'chosen': chosen}
+        more['kl'] = number(kl[name]) if name in kl else None
+        rows.append(_row(results, 'stage 1', name, runs, notes, **more))
     return rows
+
+
+def _kl(kl: float) -> str:
+    return f'KL {kl:.4f} nats per token' if math.isfinite(kl) else DIVERGED
 
 
 def _tuned(results: Results) -> list[Row]:
     rows = []
     for method, found in results.get('tuned', {}).items():
         runs = found.get('seeds', [])
-        seeds = {run['seed']: run['accuracy'] for run in runs if 'accuracy' in run}
+        seeds = {run['seed']: number(run['accuracy']) for run in runs if 'accuracy' in run}
         each = f'{_counted(seeds)}: {", ".join(map(percent, seeds.values()))}'
         more = {'key': method, 'seeds': seeds, 'parameters': found.get('parameters')}
         name = method_name(results, method)
@@ -138,15 +148,15 @@ def method_name(results: Results, key: str) -> str:
 def _row(results: Results, group: str, name: str, runs: list[dict], notes=(), **more) -> Row:
     """A row from one SCORES, or from one per seed."""
     metrics = [key for key in (runs[0] if runs else ()) if key not in ASIDE]
-    accuracies = [run['accuracy'] for run in runs if 'accuracy' in run]
-    errors = [run['stderr'] for run in runs if 'stderr' in run]
+    accuracies = [number(run['accuracy']) for run in runs if 'accuracy' in run]
+    errors = [number(run['stderr']) for run in runs if 'stderr' in run]
     notes = [*notes, *_constant(runs, results['data'].get('labels', ())), *_invalid(runs)]
     return Row(
         group,
         name,
-        scores={key: statistics.fmean(run[key] for run in runs) for key in metrics},
-        stderr=statistics.fmean(errors) if errors else None,
-        spread=statistics.stdev(accuracies) if len(accuracies) > 1 else None,
+        scores={key: statistics.fmean(number(run[key]) for run in runs) for key in metrics},
+        stderr=statistics.fmean(errors) if errors and all(map(math.isfinite, errors)) else None,
+        spread=deviation(accuracies),
         note='; '.join(notes),
         **more,
     )
@@ -155,55 +165,44 @@ def _row(results: Results, group: str, name: str, runs: list[dict], notes=(), **
 def _constant(runs: list[dict], labels: Sequence[str]) -> list[str]:
     """Says which runs give one answer whatever they read."""
     found = [run for run in runs if run.get('constant') is not None]
-    words = [f'always answers "{labels[run["constant"]]}"' for run in found]
+    words = [f'always answers {_answer(run["constant"], labels)}' for run in found]
     if found and len(found) == len(runs) and len(set(words)) == 1:
         return [words[0] + (', with every seed' if len(runs) > 1 else '')]
     return [f'seed {run["seed"]} {word}' for run, word in zip(found, words, strict=True)]
 
 
+def _answer(constant: int | str, labels: Sequence[str]) -> str:
+    """The label with that number, or the start of a free text, in quotes."""
+    text = constant if isinstance(constant, str) else labels[constant]
+    words = ' '.join(text.split())
+    if not words:
+        return 'with an empty text'
+    return f'"{words}"' if len(words) <= LONGEST else f'"{words[: LONGEST - 1]}…"'
+
+
 def _invalid(runs: list[dict]) -> list[str]:
-    share = sum(run.get('invalid', 0.0) for run in runs) / max(1, len(runs))
+    share = sum(run.get('invalid') or 0.0 for run in runs) / max(1, len(runs))
     return [f'{percent(share)} % of decoded texts are no label'] if share else []
-
-
-@dataclasses.dataclass(frozen=True)
-class Difference:
-    """Accuracy of PT2TT minus that of prompt tuning, seed by seed.
-
-    Attributes:
-      gaps: seed -> difference.
-      mean: of the gaps.
-      stderr: of the mean, over seeds; infinite with one seed.
-      reach: half of the 95 % interval around the mean, by Student's t over the seeds.
-      sampling: half of a 95 % interval from the number of test examples, as if the methods had
-        been measured on different examples; on the same ones, as here, it is narrower.
-    """
-
-    gaps: Mapping[int, float]
-    mean: float
-    stderr: float
-    reach: float
-    sampling: float
 
 
 def difference(results: Results) -> Difference | None:
     """PT2TT against prompt tuning over the seeds that both have; None without such seeds."""
-    from scipy import special  # SciPy comes with JAX; only this needs it
-
     ours, theirs = (
         {run['seed']: run for run in found.get('seeds', []) if {'accuracy', 'stderr'} <= run.keys()}
         for found in (results.get('tuned', {}).get(name, {}) for name in ('pt2tt', 'prompt'))
     )
-    gaps = {s: ours[s]['accuracy'] - theirs[s]['accuracy'] for s in ours if s in theirs}
-    if not gaps:
+    shared = ours.keys() & theirs.keys()
+    if not shared:
         return None
-    stderr, reach = math.inf, math.inf
-    if len(gaps) > 1:
-        stderr = statistics.stdev(gaps.values()) / math.sqrt(len(gaps))
-        reach = float(special.stdtrit(len(gaps) - 1, 0.975)) * stderr
-    errors = [statistics.fmean(runs[seed]['stderr'] for seed in gaps) for runs in (ours, theirs)]
-    sampling = 1.96 * math.hypot(*errors)
-    return Difference(gaps, statistics.fmean(gaps.values()), stderr, reach, sampling)
+    scores, errors = (
+        [
+            {seed: number(runs[seed][key]) for seed in runs if seed in shared}
+            for runs in (ours, theirs)
+        ]
+        for key in ('accuracy', 'stderr')
+    )
+    means = [statistics.fmean(each.values()) for each in errors]
+    return numbers.difference(scores[0], scores[1], (means[0], means[1]))
 
 
 def verdict(found: Difference, examples: int) -> str:
@@ -243,6 +242,12 @@ def _compared(results: Results) -> list[str]:
     found = difference(results)
     if found is None:
         return []
+    if not math.isfinite(found.mean):
+        return [
+            'PT2TT and prompt tuning cannot be compared: '
+            f'{_counted([s for s, gap in found.gaps.items() if not math.isfinite(gap)])} of one of '
+            'them diverged.'
+        ]
     gaps = ', '.join(signed(gap) for gap in found.gaps.values())
     error = f', standard error {percent(found.stderr)}' if len(found.gaps) > 1 else ''
     examples = next(iter(results['tuned']['pt2tt']['seeds']))['examples']
@@ -305,13 +310,3 @@ def missing(results: Results) -> list[str]:
 
 def _counted(seeds: Collection[int]) -> str:
     return f'seed{"s" * (len(seeds) > 1)} {", ".join(map(str, seeds))}'
-
-
-def percent(share: float) -> str:
-    """A share in per cent; a difference of shares in percentage points."""
-    return f'{100 * share:.1f}'
-
-
-def signed(share: float) -> str:
-    """A difference in percentage points, with its sign."""
-    return f'{100 * share:+.1f}'.replace('-', '−')
