@@ -7,7 +7,6 @@ files say which backbone, labels and texts the rows were trained for.
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from pt2tt_jax import saved
+from pt2tt_jax import files, saved
 from pt2tt_jax.convert import peft_adapter, t5x_read
 from pt2tt_jax.errors import UserError
 
@@ -122,12 +121,5 @@ def _of_t5x(path: str) -> Prompt:
 
 
 def _save_npy(path: Path, rows: np.ndarray) -> None:
-    part = path.with_name(path.name + '.part')
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open('wb') as file:
-            np.save(file, rows)
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise UserError(f'{path} cannot be written ({error.strerror}); make room.') from error
+    with files.replacing(path) as part, part.open('wb') as file:
+        np.save(file, rows)
