@@ -23,6 +23,7 @@ from pt2tt_jax.t5.vocabulary import Vocabulary
 
 DTYPES = ('float32', 'bfloat16', 'float16')
 PADDING = 1000  # rows at the end of an embedding table that no token id has: 28 in T5, 12 in mT5
+SAMPLES = 16  # of a leaf, in a fingerprint
 _SHORT = {f't5-{size}': f'google-t5/t5-{size}' for size in ('small', 'base', 'large', '3b', '11b')}
 _FAMILIES = ('t5-v1_1', 'flan-t5', 'mt5')
 _KNOWN = (
@@ -53,7 +54,9 @@ class Backbone:
       config: sizes, and the type of activations.
       params: nested tree of numpy arrays, as T5X names them; put it on devices once, before use.
       vocabulary: of at most `config.vocab_size` ids; tables are padded (32128 rows for 32100 ids).
-      fingerprint: 16 hex digits that tell checkpoints apart, whatever type they are stored in.
+      fingerprint: 16 hex digits that tell checkpoints apart, but not those of one model in float32
+        and bfloat16.
+      earlier_fingerprint: what files of the first versions name it by; see `fingerprints`.
     """
 
     name: str
@@ -61,6 +64,11 @@ class Backbone:
     params: dict = dataclasses.field(repr=False)
     vocabulary: Vocabulary
     fingerprint: str
+    earlier_fingerprint: str
+
+    def has_fingerprint(self, text: str | None) -> bool:
+        """Whether a file that names its backbone by the fingerprint `text` means this one."""
+        return text in (self.fingerprint, self.earlier_fingerprint)
 
     @property
     def module(self) -> Transformer:
@@ -77,7 +85,7 @@ class Backbone:
           UserError: if there are more token ids than rows in the table.
         """
         check_vocabulary(name, vocabulary, config.vocab_size)
-        return cls(name, config, dict(params), vocabulary, fingerprint(config, params))
+        return cls(name, config, dict(params), vocabulary, *fingerprints(config, params))
 
 
 def load(name: str, dtype: str = 'float32', param_dtype: str = 'float32') -> Backbone:
@@ -141,19 +149,37 @@ def check_vocabulary(name: str, tokens: Vocabulary, rows: int, padding: int | No
         )
 
 
-def fingerprint(config: T5Config, params: Mapping) -> str:
-    """First 16 hex digits of a SHA-256 over sizes, shapes, norm scales and relative biases.
+def fingerprints(config: T5Config, params: Mapping) -> tuple[str, str]:
+    """First 16 hex digits of two SHA-256, the second for files of the first versions.
 
-    These leaves are small, and every pre-training run leaves them different. They enter rounded
-    to bfloat16, so that a checkpoint kept in bfloat16 and in float32 has one fingerprint.
+    Both cover sizes, shapes, norm scales and relative biases, which are small and differ after
+    every pre-training. The first covers `SAMPLES` numbers of each other leaf besides: a merged
+    LoRA leaves the small ones as they were. Numbers enter rounded to bfloat16, so that a checkpoint
+    kept in bfloat16 and in float32 has one fingerprint.
     """
     fields = dataclasses.asdict(config).items()
     digest = hashlib.sha256(repr([kv for kv in fields if kv[0] not in _RUNTIME_FIELDS]).encode())
-    for path, leaf in sorted(traverse_util.flatten_dict(params, sep='/').items()):
+    flat = sorted(traverse_util.flatten_dict(params, sep='/').items())
+    small = [path for path, _ in flat if path.endswith(('/scale', '/rel_embedding'))]
+    for path, leaf in flat:
         digest.update(f'{path}{tuple(leaf.shape)}'.encode())
-        if path.endswith(('/scale', '/rel_embedding')):
-            digest.update(np.asarray(leaf).astype(ml_dtypes.bfloat16).tobytes())
-    return digest.hexdigest()[:16]
+        if path in small:
+            digest.update(_rounded(leaf))
+    earlier = digest.hexdigest()[:16]
+    for path, leaf in flat:
+        if path not in small:
+            digest.update(_rounded(_sample(leaf)))
+    return digest.hexdigest()[:16], earlier
+
+
+def _sample(leaf) -> np.ndarray:
+    """Evenly spaced numbers of a leaf, which may be mapped from disk or lie on a device."""
+    places = np.linspace(0, leaf.size - 1, SAMPLES).astype(np.int64)
+    return np.asarray(leaf[np.unravel_index(places, leaf.shape)])
+
+
+def _rounded(leaf) -> bytes:
+    return np.asarray(leaf).astype(ml_dtypes.bfloat16).tobytes()
 
 
 def _parts(name: str, param_dtype: str) -> tuple[T5Config, dict, Vocabulary]:

@@ -17,7 +17,7 @@ import numpy as np
 import safetensors
 from safetensors.numpy import save_file
 
-from pt2tt_jax import processes
+from pt2tt_jax import files, processes
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.tuning import soft_tokens
 
@@ -38,17 +38,10 @@ def save(path: Path, tensors: dict[str, np.ndarray], metadata: dict[str, Any]) -
 
 
 def _write(path: Path, tensors: dict[str, np.ndarray], metadata: dict[str, Any]) -> None:
-    part = path.with_suffix('.part')
     header = {'kind': KIND, 'version': distribution.version('pt2tt-jax'), **metadata}
     contiguous = {name: np.ascontiguousarray(leaf) for name, leaf in tensors.items()}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with files.replacing(path) as part:
         save_file(contiguous, part, {'pt2tt': json.dumps(header)})
-        part.replace(path)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise UserError(
-            f'{path} could not be written ({error}); make room and start the same command again.'
-        ) from error
 
 
 def load(path: Path | str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -117,7 +110,10 @@ def check_fits(path: Path | str, metadata: dict[str, Any], backbone) -> None:
         ('vocabulary_fingerprint', 'with another vocabulary'),
         ('backbone_fingerprint', 'with other weights'),
     ):
-        if metadata[name] != ours[name]:
+        fits = metadata[name] == ours[name]
+        if name == 'backbone_fingerprint':  # that of an earlier version is as good
+            fits = backbone.has_fingerprint(metadata[name])
+        if not fits:
             raise UserError(
                 f'{path} was made for the backbone {metadata["backbone"]!r}, {what} '
                 f'({name} {metadata[name]}, here {ours[name]} of {backbone.name!r}); load that '

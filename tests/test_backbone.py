@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import pytest
 import sentencepiece
@@ -427,16 +429,59 @@ def test_backbone_from_a_folder(complete):
     assert loaded.fingerprint == plain.fingerprint
 
 
-def test_fingerprint_tells_checkpoints_apart(complete):
+def changed(params, path: str, change):
+    flat = flat_tree(params)
+    return traverse_util.unflatten_dict(flat | {path: change(flat[path])}, sep='/')
+
+
+@pytest.mark.parametrize(
+    ('path', 'small'),
+    [
+        ('decoder/layers_1/pre_mlp_layer_norm/scale', True),
+        ('encoder/relpos_bias/rel_embedding', True),
+        ('encoder/layers_0/attention/query/kernel', False),
+        ('decoder/layers_1/mlp/wo/kernel', False),
+        ('token_embedder/embedding', False),
+    ],
+)
+def test_fingerprints_tell_checkpoints_apart(complete, path, small):
+    """Files of the first versions know small leaves alone."""
     loaded = backbone.load(str(complete))
-    flat = flat_tree(loaded.params)
-    path = 'decoder/layers_1/pre_mlp_layer_norm/scale'
-    other = traverse_util.unflatten_dict(flat | {path: flat[path] * 1.1}, sep='/')
-    assert backbone.fingerprint(loaded.config, other) != loaded.fingerprint
+    other = changed(loaded.params, path, lambda leaf: leaf * 1.1)
+    found, earlier = backbone.fingerprints(loaded.config, other)
+    assert not loaded.has_fingerprint(found)
+    assert loaded.has_fingerprint(earlier) != small
+
+
+def test_fingerprints_are_of_the_model_alone(complete):
+    loaded = backbone.load(str(complete))
+    both = (loaded.fingerprint, loaded.earlier_fingerprint)
     wider = loaded.config.replace(relative_attention_max_distance=64)
-    assert backbone.fingerprint(wider, loaded.params) != loaded.fingerprint
+    assert not set(backbone.fingerprints(wider, loaded.params)) & set(both)
     run = loaded.config.replace(dropout_rate=0.1, remat='full', dtype='bfloat16')
-    assert backbone.fingerprint(run, loaded.params) == loaded.fingerprint
+    assert backbone.fingerprints(run, loaded.params) == both
+    assert all(map(loaded.has_fingerprint, both))
+    assert not loaded.has_fingerprint(None)
+
+
+def test_fingerprints_of_every_kind_of_array(complete):
+    """In float32 and bfloat16, of numpy and of jax, also turned over in memory."""
+    loaded = backbone.load(str(complete))
+    both = backbone.fingerprints(loaded.config, loaded.params)
+    for kind in (
+        jnp.asarray,
+        lambda leaf: jnp.asarray(leaf, 'bfloat16'),
+        lambda leaf: leaf.astype(ml_dtypes.bfloat16),
+        np.asfortranarray,
+    ):
+        assert backbone.fingerprints(loaded.config, jax.tree.map(kind, loaded.params)) == both
+
+
+def test_fingerprints_of_the_first_versions():
+    """What they wrote into files stays known."""
+    config = T5Config(64, 32, 4, 1, 1, 16, 48)
+    params = jax.tree.map(lambda leaf: np.full(leaf.shape, 0.1), backbone.random_params(config))
+    assert backbone.fingerprints(config, params)[1] == '1a903e2f536b07ca'
 
 
 def test_random_backbone(folders):

@@ -67,6 +67,14 @@ def test_other_weights(make_backbone, path):
         saved.check_fits(path, about, make_backbone('1.1', seed=1))
 
 
+def test_files_of_the_first_versions_fit(toy_backbone, make_backbone, path):
+    _, about = saved.load(path)
+    old = about | {'backbone_fingerprint': toy_backbone.earlier_fingerprint}
+    saved.check_fits(path, old, toy_backbone)
+    with pytest.raises(UserError, match='with other weights'):
+        saved.check_fits(path, old, make_backbone('1.1', seed=1))
+
+
 def test_other_vocabulary(toy_backbone, path):
     _, about = saved.load(path)
     vocabulary = dataclasses.replace(toy_backbone.vocabulary, fingerprint='another')
@@ -102,3 +110,9 @@ def test_nothing_is_left_of_a_failed_save(tmp_path):
     path.mkdir()
     with pytest.raises(UserError, match=r'one\.safetensors could not be written'):
         saved.save(path, TENSORS, {})
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_others_can_read_it(path):
+    (path.parent / 'plain').touch()
+    assert path.stat().st_mode == (path.parent / 'plain').stat().st_mode
