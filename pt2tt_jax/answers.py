@@ -2,24 +2,29 @@
 
 One folder a template holds three arrays with an entry per target token, example after example,
 and the lengths of the examples. Its name is a hash of everything the answers depend on. A folder
-appears under its name when it is whole; one that was interrupted is made again.
+appears under its name when it is whole; one that was interrupted is made again. Of several
+processes the first writes it, and all of them read it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import shutil
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
-from pt2tt_jax import processes
+from pt2tt_jax import files, processes
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.objectives import TeacherLogits
 
 ARRAYS = TeacherLogits._fields
+PATIENCE = 120  # seconds; clients of NFS look again after 60
 
 
 class Answers:
@@ -29,18 +34,43 @@ class Answers:
         self.arrays = arrays
         self.ends = np.cumsum(lengths)
 
-    def _tokens(self, example: int) -> slice:
-        return slice(int(self.ends[example - 1]) if example else 0, int(self.ends[example]))
-
     def __getitem__(self, example: int) -> TeacherLogits:
-        tokens = self._tokens(example)
+        tokens = slice(int(self.ends[example - 1]) if example else 0, int(self.ends[example]))
         return TeacherLogits(*(np.asarray(array[tokens]) for array in self.arrays))
+
+
+class Draft:
+    """Answers that are being written, in any order, into the files of a folder.
+
+    Files that are not mapped: a full disk is then an error, not a signal, and closed is closed.
+    """
+
+    def __init__(self, outputs: Sequence[_Output], lengths: Sequence[int]):
+        self._outputs = outputs
+        self._ends = np.cumsum(lengths)
+        self._lengths = lengths
 
     def put(self, example: int, answer: TeacherLogits) -> None:
         """Stores the answers of an example; padding behind its targets is left out."""
-        tokens = self._tokens(example)
-        for array, values in zip(self.arrays, answer, strict=True):
-            array[tokens] = values[: tokens.stop - tokens.start]
+        length = self._lengths[example]
+        for output, values in zip(self._outputs, answer, strict=True):
+            output.put(int(self._ends[example]) - length, np.asarray(values[:length]))
+
+
+class _Output:
+    """A file of numpy whose rows are written one by one."""
+
+    def __init__(self, file: BinaryIO, dtype: type, shape: tuple[int, ...]):
+        self._file, self._dtype = file, np.dtype(dtype)
+        self._row = self._dtype.itemsize * math.prod(shape[1:])
+        descr = np.lib.format.dtype_to_descr(self._dtype)
+        header = {'descr': descr, 'fortran_order': False, 'shape': shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        self._start = file.tell()
+
+    def put(self, row: int, values: np.ndarray) -> None:
+        self._file.seek(self._start + row * self._row)
+        self._file.write(values.astype(self._dtype).tobytes())
 
 
 def key_of(about: tuple, tokens: Iterable[np.ndarray]) -> str:
@@ -65,9 +95,32 @@ def read_answers(folder: Path) -> Answers | None:
         ) from error
 
 
+def await_answers(folder: Path) -> Answers:
+    """What the first process sees in `folder`; the disks of other hosts may show it later.
+
+    Raises:
+      UserError: when it does not come in sight.
+    """
+    end = time.monotonic() + PATIENCE
+    while (known := read_answers(folder)) is None:
+        if time.monotonic() > end:
+            raise UserError(
+                f'{folder} has been written, but process {processes.number()} of this run does '
+                f'not see it after {PATIENCE} s: set --out, or Transfer.teacher_cache, to a '
+                'folder that all hosts share.'
+            )
+        time.sleep(0.5)
+    return known
+
+
 @contextlib.contextmanager
-def open_answers(folder: Path, lengths: Sequence[int], k: int, vocab: int) -> Iterator[Answers]:
+def open_answers(
+    folder: Path, lengths: Sequence[int], k: int, vocab: int
+) -> Iterator[Draft | None]:
     """Empty answers for examples with so many target tokens; they are kept if all goes well.
+
+    Processes other than the first get None, and have nothing to write. Behind the block the
+    answers are in `folder`, for all of them to read. If another run was faster, they are its own.
 
     Args:
       folder: what they will be called.
@@ -78,31 +131,45 @@ def open_answers(folder: Path, lengths: Sequence[int], k: int, vocab: int) -> It
     Raises:
       UserError: when there is no room.
     """
-    part = folder.with_name(f'{folder.name}.part{processes.number() or ""}')
-    shutil.rmtree(part, ignore_errors=True)
-    tokens = sum(lengths)
+    if processes.first():
+        with _written(folder, lengths, k, vocab) as draft:
+            yield draft
+    else:
+        yield None
+    processes.wait(f'answers {folder.name}')
+
+
+@contextlib.contextmanager
+def _written(folder: Path, lengths: Sequence[int], k: int, vocab: int) -> Iterator[Draft]:
+    part, tokens = files.part_of(folder), sum(lengths)
     kinds = (
         (np.uint16 if vocab <= 1 << 16 else np.int32, (tokens, k)),
         (np.float32, (tokens, k)),
         (np.float32, (tokens,)),
     )
     try:
+        files.sweep(folder.parent)
         part.mkdir(parents=True)
         np.save(part / 'lengths.npy', np.asarray(lengths, np.int64))
-        arrays = [
-            np.lib.format.open_memmap(part / f'{name}.npy', 'w+', dtype, shape)
-            for name, (dtype, shape) in zip(ARRAYS, kinds, strict=True)
-        ]
-        yield Answers(TeacherLogits(*arrays), lengths)
-        for array in arrays:
-            array.flush()
-        if processes.first():
-            part.replace(folder)
-        else:  # the arrays stay mapped until nothing needs them
-            shutil.rmtree(part)
+        with contextlib.ExitStack() as stack:
+            opened = [stack.enter_context((part / f'{name}.npy').open('wb')) for name in ARRAYS]
+            outputs = [_Output(file, *kind) for file, kind in zip(opened, kinds, strict=True)]
+            yield Draft(outputs, lengths)
+        _appear(part, folder)
     except OSError as error:
         raise UserError(
             f'The answers of the teacher could not be written to {part} ({error}): they take '
             f'{tokens * k * 6 / 1e9:.1f} GB. Make room, lower Transfer.top_k, or set '
             'Transfer.teacher_cache to a folder on another disk.'
         ) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _appear(part: Path, folder: Path) -> None:
+    """Gives `part` its name, unless another run has."""
+    try:
+        part.rename(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise

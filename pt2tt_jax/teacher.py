@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from pt2tt_jax import evaluate, features, objectives, packing, processes, sharding
-from pt2tt_jax.answers import Answers, key_of, open_answers, read_answers
+from pt2tt_jax.answers import Answers, await_answers, key_of, open_answers
 from pt2tt_jax.backbone import Backbone
 from pt2tt_jax.features import EOS, Encoded
 from pt2tt_jax.settings import Transfer
@@ -133,31 +133,41 @@ class Teacher:
 
     def _answers(self, templated: Encoded, targets, rows: np.ndarray, bar: tqdm) -> Answers:
         """Read where they are known, otherwise asked for and written down."""
-        k = self._kept
         asked = dataclasses.replace(templated, targets=targets)
-        key = key_of(
-            (self.backbone.fingerprint, self.backbone.config.dtype, k),
+        folder = self.folder / self._key(asked, rows)
+        # One says it for all: a process that computed alone would wait for the others for ever.
+        there = processes.agreed(str(processes.first() and folder.is_dir())) == 'True'
+        if there:
+            bar.update(len(rows))
+        else:
+            self._ask(asked, rows, folder, bar)
+        return await_answers(folder)
+
+    def _key(self, asked: Encoded, rows: np.ndarray) -> str:
+        """A name for the answers to these examples."""
+        kept_in = {leaf.dtype.name for leaf in jax.tree.leaves(self.backbone.params)}
+        computed_in = self.backbone.config.dtype
+        return key_of(
+            (self.backbone.fingerprint, computed_in, sorted(kept_in), self._kept),
             [part for row in rows for part in (asked.inputs[row], asked.targets[row])],
         )
-        there = processes.agreed(str((self.folder / key).is_dir())) == 'True'
-        known = read_answers(self.folder / key) if there else None
-        if known is not None:
-            bar.update(len(rows))
-            return known
+
+    def _ask(self, asked: Encoded, rows: np.ndarray, folder: Path, bar: tqdm) -> None:
+        """Has the model answer, which takes all processes, and writes its answers to `folder`."""
+        k, params = self._kept, self.backbone.params
         lengths = [len(asked.targets[row]) for row in rows]
         order = np.argsort([len(asked.inputs[row]) for row in rows], kind='stable')
-        params = self.backbone.params
         size = sharding.divisible(CHUNK, params)
-        with open_answers(self.folder / key, lengths, k, self.backbone.config.vocab_size) as store:
+        with open_answers(folder, lengths, k, self.backbone.config.vocab_size) as draft:
             for start in range(0, len(rows), size):
                 places = order[start : start + size]
                 batch = features.batch(asked, rows[np.resize(places, size)])
                 batch = sharding.spread(batch, params)
                 answer = processes.fetch(_teach(self.backbone.module, params, batch, k))
-                for i, place in enumerate(places):
-                    store.put(place, objectives.TeacherLogits(*(leaf[i] for leaf in answer)))
+                if draft:
+                    for i, place in enumerate(places):
+                        draft.put(place, objectives.TeacherLogits(*(leaf[i] for leaf in answer)))
                 bar.update(len(places))
-            return store
 
     @property
     def _kept(self) -> int:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import time
+from typing import Any
 
+import jax
+import ml_dtypes
 import numpy as np
 import pytest
 
-from pt2tt_jax import answers, features, methods, objectives, teacher, tune
+from pt2tt_jax import answers, features, files, methods, objectives, processes, teacher, tune
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.objectives import TeacherLogits
 from pt2tt_jax.packing import Item, Packer
@@ -139,51 +144,145 @@ def test_packed_training_is_the_same(toy_backbone, toy_vocabulary, tmp_path, met
 # The teacher's answers
 
 
-def test_answers_are_asked_for_once(toy_backbone, toy_vocabulary, tmp_path, monkeypatch):
+@pytest.fixture(scope='module')
+def lesson() -> teacher.Lesson:
+    """40 texts under one template, with targets of one to three tokens."""
     rng = np.random.default_rng(2)
     texts = [np.append(rng.integers(3, 90, 5), 1).astype(np.int32) for _ in range(40)]
     targets = [np.append(rng.integers(3, 90, i % 3), 1).astype(np.int32) for i in range(40)]
     student = features.Encoded(texts, targets, np.zeros(40, int), 4)
-    lesson = teacher.Lesson(student, {'same': student})
-    settings = Transfer(top_k=7)
-    one = teacher.Teacher(toy_backbone, settings, features.BARE, tmp_path)
-    rows = np.arange(3, 40)
-    taught = one.teach(lesson, rows, '')
+    return teacher.Lesson(student, {'same': student})
+
+
+ROWS = np.arange(3, 40)
+
+
+@pytest.fixture
+def asked(toy_backbone, tmp_path) -> teacher.Teacher:
+    return teacher.Teacher(toy_backbone, Transfer(top_k=7), features.BARE, tmp_path / 'answers')
+
+
+def test_answers_are_asked_for_once(toy_backbone, asked, lesson, monkeypatch):
+    student, toy = lesson.student, toy_backbone
+    taught = asked.teach(lesson, ROWS, '')
     for row in (3, 17, 39):  # against the live teacher, each example alone
-        alone = features.batch(student, [row])
-        live = objectives.forward(toy_backbone.module, toy_backbone.params, alone)[0]
-        kept = objectives.compress(live[: len(targets[row])], 7)
+        alone: Any = features.batch(student, [row])
+        live = objectives.forward(toy.module, toy.params, alone)[0]
+        kept = objectives.compress(live[: len(student.targets[row])], 7)
         found = taught.item(0, row).answers
         np.testing.assert_array_equal(found['teacher_ids'], kept.ids)
         np.testing.assert_allclose(found['teacher_log_probs'], kept.log_probs, atol=1e-5)
         np.testing.assert_allclose(found['teacher_rest'], kept.log_rest, atol=1e-4)
     monkeypatch.setattr(teacher, '_teach', None)  # whoever asks again fails
-    again = one.teach(lesson, rows, '')
+    again = asked.teach(lesson, ROWS, '')
     np.testing.assert_array_equal(
         again.item(0, 9).answers['teacher_ids'], taught.item(0, 9).answers['teacher_ids']
     )
-    other = dataclasses.replace(one, settings=Transfer(top_k=8))
-    with pytest.raises(TypeError):
-        other.teach(lesson, rows, '')
+    shorter = jax.tree.map(lambda leaf: leaf.astype(ml_dtypes.bfloat16), toy.params)
+    for change in (
+        {'settings': Transfer(top_k=8)},
+        {'backbone': dataclasses.replace(toy, params=shorter)},
+        {'backbone': dataclasses.replace(toy, config=toy.config.replace(dtype='bfloat16'))},
+    ):
+        with pytest.raises(TypeError):
+            dataclasses.replace(asked, **change).teach(lesson, ROWS, '')
+
+
+def test_processes_other_than_the_first_compute_and_write_nothing(asked, lesson, monkeypatch):
+    """Behind the barrier they read what the first has written."""
+    first = asked.teach(lesson, ROWS, '')
+    final, away = asked.folder, asked.folder.with_name('away')
+    final.rename(away)
+
+    def wait(name: str) -> None:
+        assert not final.exists()
+        away.rename(final)
+
+    calls, teach = [], teacher._teach
+    monkeypatch.setattr(processes, 'number', lambda: 1)
+    monkeypatch.setattr(processes, 'agreed', lambda text: 'False')
+    monkeypatch.setattr(processes, 'wait', wait)
+    monkeypatch.setattr(teacher, '_teach', lambda *args: calls.append(1) or teach(*args))
+    second = asked.teach(lesson, ROWS, '')
+    assert len(calls) == 2
+    for name, value in first.item(0, 9).answers.items():
+        np.testing.assert_array_equal(second.item(0, 9).answers[name], value)
+
+
+def test_no_process_computes_what_the_first_one_sees(asked, lesson, monkeypatch):
+    monkeypatch.setattr(processes, 'number', lambda: 1)
+    monkeypatch.setattr(processes, 'agreed', lambda text: 'True')
+    monkeypatch.setattr(answers, 'PATIENCE', 0)
+    monkeypatch.setattr(teacher, '_teach', None)
+    with pytest.raises(UserError, match=r'answers/\w+ has been written, but process 1 .* --out'):
+        asked.teach(lesson, ROWS, '')
+
+
+def test_answers_that_come_in_sight_late(tmp_path, monkeypatch):
+    folder, away = tmp_path / 'one', tmp_path / 'away'
+    write(away, 1.0)
+    monkeypatch.setattr(time, 'sleep', lambda seconds: away.rename(folder))
+    assert answers.await_answers(folder)[1].log_rest == [1.0]
+
+
+def write(folder, value: float) -> None:
+    """Answers of two and of one token, in another order."""
+    with answers.open_answers(folder, [2, 1], 3, 100) as draft:
+        fill(draft, value)
+
+
+def fill(draft, value: float) -> None:
+    answer = TeacherLogits(np.ones((2, 3)), np.zeros((2, 3)), np.full(2, value))
+    draft.put(1, answer)
+    draft.put(0, answer)
 
 
 def test_interrupted_answers_are_made_again(tmp_path):
     folder = tmp_path / 'one'
-    answer = TeacherLogits(np.ones((2, 3)), np.zeros((2, 3)), np.zeros(2))
-    with pytest.raises(KeyboardInterrupt), answers.open_answers(folder, [2, 1], 3, 100) as store:
-        store.put(0, answer)
+    with pytest.raises(KeyboardInterrupt), answers.open_answers(folder, [2, 1], 3, 100) as draft:
+        fill(draft, 1.0)
         raise KeyboardInterrupt
-    assert answers.read_answers(folder) is None
-    with answers.open_answers(folder, [2, 1], 3, 100) as store:
-        store.put(1, answer)
-        store.put(0, answer)
+    assert list(tmp_path.iterdir()) == []
+    write(folder, 2.0)
     known = answers.read_answers(folder)
     assert known is not None
-    assert known[0].ids.shape == (2, 3)
+    assert (known[0].ids.shape, known[0].ids.dtype) == ((2, 3), np.uint16)
     assert known[1].ids.tolist() == [[1, 1, 1]]
+    assert known[0].log_rest.tolist() == [2.0, 2.0]
     (folder / 'ids.npy').write_bytes(b'damaged')
     with pytest.raises(UserError, match='remove that folder'):
         answers.read_answers(folder)
+
+
+@pytest.mark.parametrize('faster', [0, 1])
+def test_runs_that_share_a_folder_do_not_meet(tmp_path, faster):
+    folder = tmp_path / 'one'
+    runs = [answers.open_answers(folder, [2, 1], 3, 100) for _ in range(2)]
+    drafts = [run.__enter__() for run in runs]
+    fill(drafts[faster], 1.0)
+    runs[faster].__exit__(None, None, None)
+    known = answers.await_answers(folder)
+    fill(drafts[1 - faster], 1.0)
+    runs[1 - faster].__exit__(None, None, None)
+    for found in (known, answers.await_answers(folder)):
+        assert found[0].log_rest.tolist() == [1.0, 1.0]
+        assert found[0].ids.tolist() == [[1, 1, 1]] * 2
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_no_room_for_answers(tmp_path):
+    (tmp_path / 'taken').write_text('')
+    with pytest.raises(UserError, match=r'could not be written .* lower Transfer\.top_k'):
+        write(tmp_path / 'taken' / 'one', 1.0)
+
+
+def test_parts_of_killed_runs_go(tmp_path):
+    """Those of other answers, too: a run that was killed may never start again."""
+    killed = files.part_of(tmp_path / 'another')
+    killed.mkdir()
+    os.utime(killed, (0, 0))
+    write(tmp_path / 'one', 1.0)
+    assert [path.name for path in tmp_path.iterdir()] == ['one']
 
 
 @pytest.mark.parametrize('change', ['inputs', 'targets', 'backbone', 'order'])
