@@ -18,15 +18,20 @@ from typing import NoReturn
 
 from pt2tt_jax import settings as gin_settings
 from pt2tt_jax.convert import flags as convert_flags
-from pt2tt_jax.errors import UserError
+from pt2tt_jax.errors import UserError, room
 from pt2tt_jax.flags import CONFIGURED, TRAINING, bindings, bound, parser, search_paths
 
 
 def load_settings(args: argparse.Namespace, gin_flags: Sequence[str]) -> gin_settings.Settings:
     """The settings of a command: its own gin file, those of the user, then flags."""
     own = [f'runs/{args.command}.gin'] if args.command in ('demo', 'distill') else []
-    files = [*own, *args.gin_file]
-    return gin_settings.load(files, bindings(args, gin_flags), search_paths(args))
+    files, typed, paths = [*own, *args.gin_file], bindings(args, gin_flags), search_paths(args)
+    if args.command == 'eval':
+        from pt2tt_jax import trained_on
+
+        given = gin_settings.named(files, typed, paths)
+        typed += trained_on.bindings([Path(prompt) for prompt in args.prompt], given)
+    return gin_settings.load(files, typed, paths)
 
 
 def prepare_jax(distributed: bool = False) -> None:
@@ -194,7 +199,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 f'Unknown argument {(unknown or gin_flags)[0]!r}; see pt2tt {args.command} --help. '
                 'Settings are written --gin.NAME=VALUE.'
             )
-        _RUN[args.command](args, gin_flags)
+        with room(f'pt2tt {args.command}'):
+            _RUN[args.command](args, gin_flags)
         sys.stdout.flush()
     except UserError as error:
         print(f'pt2tt: {error}', file=sys.stderr)

@@ -6,6 +6,7 @@ The texts come from `pt2tt_jax.tasks`, which is plain Python; what leaves here i
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import logging
 from collections.abc import Sequence
 
@@ -61,10 +62,35 @@ class Prepared:
         students = (self.train, self.validation.student, self.test.student)
         return dict(zip(SPLITS, students, strict=True))
 
+    def digests(self) -> dict[str, str]:
+        """What each split and the templates say, hashed; of texts as much as is never cut off."""
+        found = {
+            f'the {name} set': split.digest() for name, split in self.splits().items() if split
+        }
+        if self.patterns:
+            wordings = repr(sorted(self.patterns.items())).encode()
+            found['the templates'] = hashlib.sha256(wordings).hexdigest()[:16]
+        return found
+
 
 def chosen_templates(settings: Data, source: tasks.DataSet) -> list[templates.Template]:
     """The templates that stage 1 imitates; `tasks.chosen` says what may name them."""
     return chosen.teachers(settings.templates, source, settings.input_format)
+
+
+def label_words(settings: Data, source: tasks.DataSet) -> tuple[str, ...]:
+    """The words that every example is answered with; none for free text.
+
+    Raises:
+      UserError: when each example has candidates of its own.
+    """
+    if source.kind == 'choice' and settings.verbaliser in ('flan', 'options'):
+        raise UserError(
+            f'With the verbaliser {settings.verbaliser!r} each example of {source.name} has '
+            'candidates of its own for an answer, which pt2tt does not rank; take '
+            '--gin.Data.verbaliser="\'names\'".'
+        )
+    return labels.words(source, settings.verbaliser) if source.labels else ()
 
 
 def prepare(
@@ -88,12 +114,12 @@ def prepare(
     Raises:
       UserError: for anything in the data that cannot be used, with its file and line.
     """
-    source = dataset(settings)
+    source = dataset(settings, training)
     rows, note = read_rows(settings, source, training)
     taught_by = chosen_templates(settings, source) if lesson_rows else []
     known = chosen.named(settings.templates, source)
     scribe = _Scribe(settings, source, backbone, taught_by, known, prompt_length)
-    words = labels.words(source, settings.verbaliser) if source.labels else ()
+    words = label_words(settings, source)
     ids = backbone.vocabulary.encode(list(words)) if words else []
     _check_words(words, ids, settings.target_length)
     students = {split: scribe.student(split, rows.get(split)) for split in SPLITS}

@@ -15,10 +15,18 @@ from pt2tt_jax.tasks.datasets import Row
 SPLITS = ('train', 'validation', 'test')
 
 
-def dataset(settings: Data) -> tasks.DataSet:
-    """The data set that the settings name, or one made of the user's own columns."""
+def dataset(settings: Data, training: bool = True) -> tasks.DataSet:
+    """The data set that the settings name, or one made of the user's own columns.
+
+    Without `training` it is one to measure a saved prompt on.
+    """
     if settings.task:
         return tasks.dataset(settings.task)
+    if not settings.fields and not training:
+        raise UserError(
+            'Say what to measure on: a known task (--task sst2), or a file of your own with --test '
+            'and, where the prompt does not say them, --fields, --label and --labels.'
+        )
     if not settings.fields:
         raise UserError(
             'Say what to train on: a known task (--task sst2), or files of your own with '
@@ -38,9 +46,11 @@ def read_rows(
     """
     files = own_files(settings, training)
     if files:
-        rows = {k: list(tasks.read_rows(v, source, labelled=True)) for k, v in files.items()}
+        read = {k: tasks.read_rows(v, source, labelled=True) for k, v in files.items()}
     else:
-        rows = {split: list(_read(settings, source, split)) for split in _splits(settings)}
+        read = {split: _read(settings, source, split) for split in _splits(settings)}
+    belongs = source.keep or (lambda _: True)
+    rows = {split: list(filter(belongs, found)) for split, found in read.items()}
     if 'train' not in rows:
         split = 'test' if 'test' in rows else 'validation'
         return {'test': rows[split]}, f'results on the {split} set'

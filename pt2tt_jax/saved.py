@@ -143,7 +143,8 @@ def check_reads(
         named = metadata.get('verbaliser', verbaliser)
         change = 'take the --task or the --labels that it was trained with'
         raise UserError(
-            f'{path} was trained to answer {", ".join(words)}, not {", ".join(labels)}: '
+            f'{path} was trained on the labels ({", ".join(words)}); this task has '
+            f'({", ".join(labels)}): '
             + (change if named == verbaliser else f'add --gin.Data.verbaliser="\'{named}\'"')
             + '.'
         )

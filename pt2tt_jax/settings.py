@@ -31,6 +31,7 @@ __all__ = [
     'Tune',
     'load',
     'load_suite',
+    'named',
 ]
 
 _PACKAGE = Path(__file__).parent
@@ -122,6 +123,16 @@ def load_suite(
             "Suite.tasks must name at least one task, each once, such as ('sst2', 'rte')."
         )
     return suite, {task: load(files, bindings, search_paths, task=task) for task in suite.tasks}
+
+
+def named(
+    files: Sequence[str] = (), bindings: Sequence[str] = (), search_paths: Sequence[str] = ()
+) -> set[str]:
+    """The settings that these bind, such as 'Data.task', beyond the package's own files."""
+    import pt2tt_jax.methods  # noqa: F401  registers the methods' names with gin
+
+    with _parsed(files, bindings, search_paths) as (found, _):
+        return {str(one) for one in found}
 
 
 @contextlib.contextmanager

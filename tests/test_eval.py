@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import failure
 
-from pt2tt_jax import backbone, predict, saved
+from pt2tt_jax import backbone, predict, saved, trained_on
 from pt2tt_jax.backbone import Backbone
 from pt2tt_jax.cli import main
 
@@ -84,22 +86,87 @@ def test_a_validation_file_alone(toy, texts, tmp_path):
     assert (data['test'], data['note']) == (4, 'results on the validation set')
 
 
+PLAIN = ('--input_format=stripped', "--gin.Data.verbaliser='names'")
+
+
 @pytest.mark.parametrize(
     ('about', 'message'),
     [
         ({'input_format': 'raw'}, "of the format 'raw', not 'stripped': add --input_format=raw"),
         ({'labels': ['0', '1'], 'verbaliser': 'digits'}, """--gin.Data.verbaliser="'digits'\""""),
-        ({'labels': ['bad', 'good']}, 'answer bad, good, not no, yes: take the --task or the'),
+        ({'labels': ['bad', 'good']}, 'on the labels (bad, good); this task has (no, yes): take'),
     ],
 )
 def test_texts_that_a_prompt_was_not_made_for(toy, texts, tmp_path, capsys, about, message):
     file = prompt(tmp_path / 'a.safetensors', toy, **about)
     with pytest.raises(SystemExit):
-        evaluated(toy, texts, file)
+        evaluated(toy, texts, file, more=PLAIN)
     error = capsys.readouterr().err
     assert message in error
     assert file in error
     assert not (tmp_path / 'out').exists()
+
+
+OWN = {'task': 'custom', 'fields': ['text'], 'settings': {'Data': {'label': 'label'}}}
+
+
+@pytest.mark.parametrize(
+    ('about', 'expected'),
+    [
+        ({}, {'input_format': 'stripped', 'labels': ['no', 'yes']}),
+        ({'input_format': 'raw'}, {'input_format': 'raw'}),
+        ({'task': 'sst2', 'fields': ['sentence']}, {'name': 'sst2'}),
+        (
+            {'labels': ['0', '1'], 'verbaliser': 'digits'}
+            | {'settings': {'Data': {'labels': ['no', 'yes']}}},
+            {'verbaliser': 'digits', 'labels': ['0', '1']},
+        ),
+    ],
+)
+def test_what_a_prompt_says_need_not_be_said(toy, texts, tmp_path, about, expected):
+    if about.get('task'):
+        texts.write_text(texts.read_text().replace('text', 'sentence'))
+        about = about | {'labels': ['negative', 'positive']}
+    file = prompt(tmp_path / 'a.safetensors', toy, **OWN | about)
+    texts.write_text(texts.read_text().replace('"no"', '0').replace('"yes"', '1'))
+    main(['eval', f'--test={texts}', f'--out={tmp_path / "out"}', '--prompt', file])
+    found = json.loads((tmp_path / 'out/results.json').read_text())
+    assert found['data'] == found['data'] | expected
+    assert found['backbone']['name'] == toy.name
+
+
+def test_what_is_said_goes_before_what_a_prompt_says(toy, tmp_path):
+    file = Path(prompt(tmp_path / 'a.safetensors', toy, **OWN))
+    said = trained_on.bindings([file], {'Data.labels', 'Model.name'})
+    assert said == [
+        "Data.fields = ('text',)",
+        "Data.label = 'label'",
+        "Data.input_format = 'stripped'",
+        "Data.verbaliser = 'names'",
+    ]
+    assert all(line.startswith('Data.') for line in trained_on.bindings([file], {'Model.name'}))
+    assert 'Data.fields' not in ' '.join(trained_on.bindings([file], {'Data.task'}))
+
+
+@pytest.mark.parametrize(
+    ('about', 'message'),
+    [
+        ({'fields': ['other']}, r'Data.fields = .* say with --fields what'),
+        ({'input_format': 'raw'}, 'say with --input_format what'),
+        ({'backbone': 'random:tiny'}, 'say with --model what'),
+    ],
+)
+def test_prompts_that_disagree(toy, texts, tmp_path, capsys, about, message):
+    one = prompt(tmp_path / 'a.safetensors', toy, **OWN)
+    other = prompt(tmp_path / 'b.safetensors', toy, **OWN | about)
+    arguments = ['eval', f'--test={texts}', f'--out={tmp_path / "out"}', '--prompt', one, other]
+    assert re.search(message, failure(capsys, arguments))
+
+
+def test_nothing_to_measure_on(toy, texts, tmp_path, capsys):
+    file = prompt(tmp_path / 'a.safetensors', toy)
+    arguments = ['eval', f'--test={texts}', f'--out={tmp_path / "out"}', '--prompt', file]
+    assert 'Say what to measure on' in failure(capsys, arguments)
 
 
 def test_a_converted_prompt_says_nothing_of_texts(toy, texts, tmp_path):
