@@ -20,11 +20,13 @@ class Model:
     """The frozen backbone.
 
     Attributes:
-      name: 'flan-demo' (from the extra `demo`), a folder with a Hugging Face checkpoint, or a hub
-        id such as 'google/t5-v1_1-base'.
-      dtype: of activations, 'float32' or 'bfloat16'.
-      param_dtype: of the stored backbone; prompts, logits and losses stay float32.
-      data_parallel: devices that share a batch; 0 takes what `model_parallel` leaves.
+      name: 'flan-demo' (from the extra `demo`); a folder with a Hugging Face T5 (safetensors); a
+        hub id such as 'google/t5-v1_1-base', or 't5-base' and its sisters; 't5x:PATH@VOCABULARY', a
+        T5X checkpoint, local or gs://; or 'random:SIZE', untrained weights with the demo's
+        vocabulary, such as 'random:t5_1_1_base'.
+      dtype: of activations: 'float32', 'bfloat16' or 'float16'.
+      param_dtype: of the stored backbone, one of the same; prompts, logits and losses stay float32.
+      data_parallel: devices that share a batch; 0 takes all that the next two leave.
       model_parallel: devices that share the backbone.
       population_parallel: groups of devices that share the templates, or the seeds.
       remat: what the backward pass computes again to save memory: 'none', 'minimal' (all but the
@@ -57,16 +59,21 @@ class Data:
 
     Attributes:
       task: name of a known data set such as 'sst2', read from `data_dir`; empty with files.
-      data_dir: folder laid out as <TFDS name>[/<config>]/<split>.jsonl[.gz]; without it, TFDS.
-      protocol: 'official' splits, or the 'comparison' splits of ATTEMPT, MPT and DePT.
+      data_dir: folder laid out as `NAME/CONFIG/SPLIT.jsonl` by the names of TFDS, for example
+        `glue/sst2/train.jsonl`, also gzipped; without it, TFDS.
+      protocol: 'official' splits, or the 'comparison' splits of ATTEMPT, MPT and DePT, for known
+        data sets (docs/tasks.md).
       train, validation, test: files of one's own (JSON lines, CSV or TSV, also gzipped).
       prepared: a folder that `pt2tt prepare` wrote; the settings above and below are then its own.
       fields: textual fields, in order.
       label: name of the label field.
       labels: label names, in the order of the integer labels.
-      input_format: how a row becomes the student's text.
-      verbaliser: what the labels are called in the targets.
-      templates: families or single templates for stage 1: names, or JSON files.
+      input_format: how a row becomes the student's text: 'stripped', 'raw', 'manual', 'pretrain',
+        'lmbff', 'attempt', or a template's name such as 't5/mnli' (docs/tasks.md).
+      verbaliser: what the labels are called in the targets: 'names', 't5', 'flan', 'manual',
+        'lmbff' or 'digits', whatever the format (docs/tasks.md).
+      templates: families or single templates for stage 1: names such as 't5/mnli' or 'general', or
+        JSON files; without any, six of T5's own and the general ones.
       holdout: share of the training set that is kept for choosing (template, best step) where
         there is no test set and the validation set is therefore the one that is reported.
       max_train: use at most so many training examples; 0 for all.

@@ -1,0 +1,103 @@
+"""Writes settings.md from sections, methods and their docstrings: python docs/settings.py"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pt2tt_jax import given, methods, sections, settings
+
+PAGE = Path(__file__).with_suffix('.md')
+MARK = '<!-- Below: python docs/settings.py -->\n'
+FILLED = (*methods._FILLED, 'length', 'tasks')  # by the run, unless a method's file binds them
+INSIDE = {('prompt', 'first'), ('prompt', 'name')}  # for prompts side by side, in Python
+
+Row = tuple[str, ...]
+
+
+def meanings(made: Callable[..., Any] | type) -> dict[str, str]:
+    """Name -> what the docstring says of it, under 'Attributes' or 'Args'."""
+    listed = re.search(
+        r'^(?:Attributes|Args):\n((?:[ ].*\n?|\n)+)', inspect.getdoc(made) or '', re.M
+    )
+    entries = re.split(r'^  (?=\w)', listed[1] if listed else '', flags=re.M)[1:]
+    split = (' '.join(entry.split()).partition(': ') for entry in entries)
+    return {name: text for names, _, text in split for name in names.split(', ')}
+
+
+def section(kind: type) -> Iterable[Row]:
+    """Rows of a section's own settings."""
+    said = meanings(kind)
+    for field in dataclasses.fields(kind):
+        if field.name in said and not _shared(kind, field.name):
+            yield f'{kind.__name__}.{field.name}', repr(field.default), said[field.name]
+
+
+def _shared(kind: type, name: str) -> bool:
+    return kind is not sections.Recipe and name in sections.Recipe.__dataclass_fields__
+
+
+def recipe() -> Iterable[Row]:
+    """Rows of the settings that `Transfer` and `Tune` have both, with the default in each."""
+    stage1, stage2 = sections.Transfer(), sections.Tune()
+    for name, text in meanings(sections.Recipe).items():
+        yield name, repr(getattr(stage1, name)), repr(getattr(stage2, name)), text
+
+
+def method(name: str, loaded: settings.Settings) -> Iterable[Row]:
+    """Rows of a method's options, and of what it has in place of `Tune`'s."""
+    make, bound = methods.METHODS[name], loaded.options.get(name, {})
+    said = meanings(make)
+    for key, parameter in inspect.signature(make).parameters.items():
+        if (key in bound or key not in FILLED) and (name, key) not in INSIDE:
+            yield f'{name}.{key}', repr(bound.get(key, parameter.default)), said[key]
+    own = given.bound([str(settings.GIN / f'methods/{name}.gin')], [])
+    for key in sorted(one.name for one in own if one.scope == name):
+        value = getattr(loaded.of(name), key)
+        yield f'{name}/Tune.{key}', repr(value), f'in place of `Tune.{key}`'
+
+
+def table(heads: Row, rows: Iterable[Row]) -> str:
+    """A table of Markdown: all but the last column is code."""
+    lines = [heads, ('--',) * len(heads)]
+    lines += [(*map('`{}`'.format, row[:-1]), _plain(row[-1])) for row in rows]
+    cells = ([cell.replace('|', r'\|') for cell in line] for line in lines)
+    return ''.join(f'| {" | ".join(line)} |\n' for line in cells)
+
+
+def _plain(text: str) -> str:
+    """Prose whose stars are stars; what stands between backticks stays."""
+    parts = text.split('`')
+    parts[::2] = [part.replace('*', r'\*').replace('<', '&lt;') for part in parts[::2]]
+    return '`'.join(parts)
+
+
+def _of_methods() -> Iterable[str]:
+    loaded = settings.load()
+    for name, make in methods.METHODS.items():
+        rows = list(method(name, loaded))
+        yield f'### {name}\n\n{_plain((inspect.getdoc(make) or "").splitlines()[0])}\n\n'
+        yield table(('setting', 'default', 'meaning'), rows) + '\n' if rows else ''
+
+
+def generated() -> str:
+    """The page below the mark."""
+    heads = ('setting', 'default', 'meaning')
+    parts: Mapping[str, str] = {
+        'Model': table(heads, section(sections.Model)),
+        'Data': table(heads, section(sections.Data)),
+        'Transfer and Tune': table(('setting', 'Transfer', 'Tune', 'meaning'), recipe()),
+        'Transfer': table(heads, section(sections.Transfer)),
+        'Tune': table(heads, section(sections.Tune)),
+        'Suite': table(heads, section(sections.Suite)),
+        'Methods': ''.join(_of_methods()).rstrip('\n') + '\n',
+    }
+    return ''.join(f'\n## {name}\n\n{text}' for name, text in parts.items())
+
+
+if __name__ == '__main__':
+    PAGE.write_text(PAGE.read_text().partition(MARK)[0] + MARK + generated())

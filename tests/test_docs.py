@@ -1,0 +1,53 @@
+"""The pages say what the code says: settings, formats, verbalisers; and links lead to files."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+from pt2tt_jax.tasks import catalogue, labels
+
+ROOT = Path(__file__).parents[1]
+PAGES = ('README.md', 'CONTRIBUTING.md', *(f'docs/{p.name}' for p in (ROOT / 'docs').glob('*.md')))
+
+if not (ROOT / 'docs').exists():
+    pytest.skip('docs/ is not here: not a checkout', allow_module_level=True)
+
+
+@pytest.fixture(scope='module')
+def writer():
+    """docs/settings.py."""
+    spec = importlib.util.spec_from_file_location('docs_settings', ROOT / 'docs/settings.py')
+    made = importlib.util.module_from_spec(spec)  # pyright: ignore
+    spec.loader.exec_module(made)  # pyright: ignore
+    return made
+
+
+def test_settings_page_is_what_the_code_says(writer):
+    page = (ROOT / 'docs/settings.md').read_text()
+    assert page.partition(writer.MARK)[2] == writer.generated(), 'run: python docs/settings.py'
+
+
+def test_every_setting_has_a_meaning(writer):
+    from pt2tt_jax.sections import Recipe
+    from pt2tt_jax.settings import SECTIONS
+
+    for kind in SECTIONS:
+        said = writer.meanings(kind) | writer.meanings(Recipe)
+        assert kind.__dataclass_fields__.keys() <= said.keys(), kind
+
+
+def test_formats_and_verbalisers_are_explained():
+    page = (ROOT / 'docs/tasks.md').read_text()
+    for name in (*catalogue.USUAL_WORDS, *labels.VERBALISERS):
+        assert f'`{name}`' in page, name
+
+
+@pytest.mark.parametrize('page', PAGES)
+def test_links_lead_to_files(page):
+    text = (ROOT / page).read_text()
+    for target in re.findall(r'\]\((?!https?:|#)([^)#]+)', text):
+        assert (ROOT / page).parent.joinpath(target).exists(), target
