@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import jax
 import orbax.checkpoint as ocp
+from orbax.checkpoint import options
 
 from pt2tt_jax.errors import UserError
 
@@ -17,17 +18,23 @@ T = TypeVar('T')
 class Checkpoints:
     """The newest checkpoints of one training loop in `directory`, written by Orbax.
 
-    Orbax renames a finished checkpoint into place, so that a process killed while writing leaves
-    the one before as the newest. The frozen backbone is never written.
+    A checkpoint counts once Orbax has written a file that says so, so that a process killed while
+    writing leaves the one before as the newest. Renaming the folder instead would be enough on a
+    disk; in a bucket it moves file after file, and may stop half-way. The frozen backbone is never
+    written.
     """
 
     def __init__(self, directory: Path, keep: int = 2):
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, enable_async_checkpointing=False, create=True
+        manager = ocp.CheckpointManagerOptions(
+            max_to_keep=keep,
+            enable_async_checkpointing=False,
+            create=True,
+            atomicity_options=options.AtomicityOptions(mode=options.AtomicityMode.COMMIT_FILE),
+            cleanup_tmp_directories=True,  # one without that file is in the way of its step
         )
         self.directory = directory.absolute()
         self._manager = ocp.CheckpointManager(
-            self.directory, options=options, item_handlers=ocp.StandardCheckpointHandler()
+            self.directory, options=manager, item_handlers=ocp.StandardCheckpointHandler()
         )
 
     def save(self, step: int, state: object) -> None:

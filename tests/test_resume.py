@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -91,6 +93,37 @@ def test_a_damaged_checkpoint_is_named(tmp_path, whole):
         fit(tmp_path, dropout=0.3)
     assert '\n' not in str(raised.value)
     shutil.rmtree(damaged)
+    assert same_bits(whole, fit(tmp_path, dropout=0.3))
+
+
+def test_a_checkpoint_that_was_being_written_does_not_count(tmp_path, whole):
+    """Half of its files are there, without the one that is written last."""
+    with pytest.raises(Interruption):
+        fit(tmp_path, dropout=0.3, stop=interrupted_at(7))
+    cut = newest(tmp_path)
+    assert cut.name == '6'
+    (cut / 'commit_success.txt').unlink()
+    for file in sorted(path for path in cut.rglob('*') if path.is_file())[::2]:
+        file.unlink()
+    started = []
+    assert same_bits(whole, fit(tmp_path, dropout=0.3, stop=started.append))
+    assert started[0] == 4
+    assert newest(tmp_path).name == '10'
+
+
+def test_no_folder_is_renamed(tmp_path, whole, monkeypatch):
+    """In a bucket that would move file after file, or be refused."""
+
+    def files_only(rename):
+        def moved(source, target, **options):
+            if Path(source).is_dir():
+                raise OSError(errno.EMFILE, 'too many objects to be renamed')
+            return rename(source, target, **options)
+
+        return moved
+
+    for name in ('rename', 'replace'):
+        monkeypatch.setattr(os, name, files_only(getattr(os, name)))
     assert same_bits(whole, fit(tmp_path, dropout=0.3))
 
 
