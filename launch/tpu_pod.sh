@@ -14,8 +14,8 @@
 #       --gin_search_paths=gin ... --gin.MODEL_DIR="\"gs://my-bucket/runs/lora\""'
 #
 # The bucket is mounted at /tmp/bucket on every host, because the first process writes and all
-# others read. When the run has ended, or has refused its settings (exit status 2), its machines are
-# deleted; any other failure is taken for that of a machine.
+# others read. When the run has ended, or has refused its settings (exit status 2 while every host
+# can still write), its machines are deleted; any other failure is taken for that of a machine.
 set -euo pipefail
 
 name=$1 run=$2
@@ -29,7 +29,12 @@ state() {
     true
 }
 
-mount="mountpoint -q /tmp/bucket || { mkdir -p /tmp/bucket && gcsfuse --implicit-dirs $bucket /tmp/bucket; }"
+# A bucket without folders of its own renames one by moving each file, which has to be allowed.
+mount="mountpoint -q /tmp/bucket || { mkdir -p /tmp/bucket && \
+  gcsfuse --implicit-dirs --rename-dir-limit=1000 $bucket /tmp/bucket; }"
+# 64 MB to the bucket, on their way through the disk of the host.
+probe="f=/tmp/bucket/.probe-\$(hostname); \
+  dd if=/dev/zero of=\$f bs=1M count=64 conv=fsync status=none; wrote=\$?; rm -f \$f; exit \$wrote"
 install="command -v gcsfuse || { curl -sLo /tmp/gcsfuse.deb \
   https://github.com/GoogleCloudPlatform/gcsfuse/releases/download/v2.5.1/gcsfuse_2.5.1_amd64.deb \
   && sudo apt-get install -qy /tmp/gcsfuse.deb; }"
@@ -47,7 +52,9 @@ until [ "$(gcloud storage cat "gs://$bucket/$name.done" 2>/dev/null)" = "$run" ]
   on_all "$name" "cd pt2tt && source .venv/bin/activate && $run" || status=$?
   case $status in
     0) printf %s "$run" | gcloud storage cp - "gs://$bucket/$name.done" || sleep 60 ;;
-    2) break ;;
+    2) # A run that cannot write ends so too, and goes on once it can.
+      if on_all "$name" "$probe"; then break; fi
+      sleep 60 ;;
     *) sleep 60 ;;
   esac
 done

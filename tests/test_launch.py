@@ -24,6 +24,7 @@ case "$*" in
   *"tpu-vm delete"*) rm "$LOG.made" ;;
   *"storage cat"*) cat "$LOG.done" ;;
   *"storage cp -"*) cat > "$LOG.done" ;;
+  *"dd if="*) exit "$FULL" ;;
   *"$LOSE"*)  # the machines are taken away, once
     if [ -n "$LOSE" ] && [ ! -e "$LOG.lost" ]; then
       touch "$LOG.lost"
@@ -49,7 +50,7 @@ def place(tmp_path) -> dict[str, str]:
         (tmp_path / name).chmod(0o755)
     path = f'{tmp_path}{os.pathsep}{os.environ["PATH"]}'
     named = {'PATH': path, 'LOG': str(tmp_path / 'log'), 'ZONE': 'there'}
-    return {**os.environ, **named, 'LOSE': '', 'STATUS': '0'}
+    return {**os.environ, **named, 'LOSE': '', 'STATUS': '0', 'FULL': '0'}
 
 
 def calls(place: dict[str, str]) -> list[str]:
@@ -67,6 +68,7 @@ def kinds(place: dict[str, str]) -> list[str]:
         'scp',
         'uv venv',
         'gcsfuse',
+        'dd if=',
         'tail',
         'flock',
         'pt2tt run',
@@ -104,13 +106,14 @@ def test_tpu_pod_of_a_refused_run_is_deleted_once_and_for_all(place):
         launched('tpu_pod.sh', place, 'name', RUN)
     assert raised.value.returncode == 2
     found = [kind for kind in kinds(place) if kind not in ('describe', 'storage')]
-    assert found == ['create', 'scp', 'uv venv', 'gcsfuse', 'pt2tt run', 'delete']
+    assert found == ['create', 'scp', 'uv venv', 'gcsfuse', 'pt2tt run', 'dd if=', 'delete']
     assert not Path(place['LOG'] + '.done').exists()
 
 
-@pytest.mark.parametrize('status', ['1', '255'])
-def test_tpu_pod_tries_again_after_other_failures(place, status):
-    place |= {'BUCKET': 'bucket', 'LOSE': 'pt2tt run', 'STATUS': status}
+@pytest.mark.parametrize(('status', 'full'), [('1', '0'), ('255', '0'), ('2', '1')])
+def test_tpu_pod_tries_again_after_other_failures(place, status, full):
+    """Also when the run ends as if refused, on a host that cannot write."""
+    place |= {'BUCKET': 'bucket', 'LOSE': 'pt2tt run', 'STATUS': status, 'FULL': full}
     Path(place['LOG'] + '.lost').touch()
     with pytest.raises(subprocess.TimeoutExpired):
         subprocess.run([LAUNCH / 'tpu_pod.sh', 'name', RUN], env=place, timeout=2, check=False)
@@ -168,3 +171,10 @@ def test_commands_that_are_shown_can_start(script):
         assert recipe.batch_size % devices == 0
     assert loaded.data.data_dir or 'tfds build glue/sst2' in ' '.join(words)
     assert args.distributed is (script != 'tpu_vm.sh')
+
+
+def test_folders_of_the_bucket_can_be_renamed(place):
+    """gcsfuse refuses to, in a bucket without folders of its own, unless it is told how many."""
+    launched('tpu_pod.sh', place | {'BUCKET': 'bucket'}, 'name', RUN)
+    (mount,) = (call for call in calls(place) if 'gcsfuse --' in call)
+    assert re.search(r'gcsfuse [^;]*--rename-dir-limit=[1-9]\d+ +bucket +/tmp/bucket', mount)
