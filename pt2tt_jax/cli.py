@@ -20,6 +20,7 @@ from pt2tt_jax import settings as gin_settings
 from pt2tt_jax.convert import flags as convert_flags
 from pt2tt_jax.errors import UserError, room
 from pt2tt_jax.flags import CONFIGURED, TRAINING, bindings, bound, parser, search_paths
+from pt2tt_jax.flags import unknown as unknown_flag
 
 
 def load_settings(args: argparse.Namespace, gin_flags: Sequence[str]) -> gin_settings.Settings:
@@ -195,10 +196,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     started = time.monotonic()
     try:
         if unknown or (gin_flags and args.command not in CONFIGURED):
-            raise UserError(
-                f'Unknown argument {(unknown or gin_flags)[0]!r}; see pt2tt {args.command} --help. '
-                'Settings are written --gin.NAME=VALUE.'
-            )
+            flag, *more = [*unknown, '']
+            value = '' if more[0].startswith('-') else more[0]
+            raise UserError(unknown_flag(args.command, flag or gin_flags[0], value))
         with room(f'pt2tt {args.command}'):
             _RUN[args.command](args, gin_flags)
         sys.stdout.flush()

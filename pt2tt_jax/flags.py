@@ -7,11 +7,13 @@ answers at once. The plain flags are short ways to write the most common setting
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from collections.abc import Sequence
+from importlib import metadata
 
-from pt2tt_jax import settings as gin_settings
+from pt2tt_jax import meanings
 from pt2tt_jax.convert import flags as convert_flags
+from pt2tt_jax.errors import nearest
+from pt2tt_jax.settings import SECTIONS, Data, Model, Suite, Transfer, Tune
 
 DESCRIPTION = (
     'The command line: `pt2tt demo | run | transfer | tune | eval | predict | tasks | ...`.'
@@ -50,6 +52,35 @@ COMMANDS = {
     'search-templates': 'let the model find templates of the format lmbff (LM-BFF) for a task',
     'convert': 'models and soft prompts from and to T5X, Hugging Face, PEFT and numpy',
 }
+_TEXTS = ('model', 'task', 'data_dir', 'input_format', 'templates')
+_OWN = ('train', 'validation', 'test', 'fields', 'label', 'labels')
+_TRAINED = ('methods', 'seeds', 'sources')
+_WHOLE = (*_TEXTS, *_OWN, 'prepared', *_TRAINED)
+TAKES = {  # command -> its short flags: those that have an effect there
+    'demo': _WHOLE,
+    'run': _WHOLE,
+    'transfer': (*_TEXTS, *_OWN, 'prepared'),
+    'tune': (*_WHOLE, 'source'),
+    'distill': (*_TEXTS, *_TRAINED),
+    'suite': ('model', 'data_dir', 'input_format', 'templates', *_TRAINED, 'source'),
+    'eval': (*_TEXTS, *_OWN, 'prepared'),
+    'prepare': (*_TEXTS, *_OWN, 'methods', 'sources'),
+    'search-templates': ('model', 'task', 'data_dir', *_OWN),
+}
+_STAGE2 = (Model, Data, Tune)
+_BOTH = (Model, Data, Transfer, Tune)
+_SHOWN = {  # command -> sections that it reads
+    'demo': _BOTH,
+    'run': _BOTH,
+    'transfer': (Model, Data, Transfer),
+    'tune': _STAGE2,
+    'distill': _STAGE2,
+    'suite': (*_BOTH, Suite),
+    'methods': (),
+    'eval': (Model, Data),
+    'prepare': _BOTH,
+    'search-templates': (Model, Data),
+}
 TRAINING = ('demo', 'run', 'transfer', 'tune', 'distill', 'suite', 'eval')
 CONFIGURED = (*TRAINING, 'prepare', 'search-templates', 'methods')  # commands that take settings
 
@@ -57,13 +88,15 @@ CONFIGURED = (*TRAINING, 'prepare', 'search-templates', 'methods')  # commands t
 def parser() -> argparse.ArgumentParser:
     """All commands and flags."""
     top = argparse.ArgumentParser(prog='pt2tt', description=DESCRIPTION, allow_abbrev=False)
+    version = f'pt2tt {metadata.version("pt2tt-jax")}'
+    top.add_argument('--version', action='version', version=version)
     commands = top.add_subparsers(dest='command', metavar='COMMAND', required=True)
     for name, text in COMMANDS.items():
         command = commands.add_parser(
             name,
             help=text,
             description=text[0].upper() + text[1:] + '.',
-            epilog=_defaults() if name in CONFIGURED else None,
+            epilog=_page(name),
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
@@ -75,15 +108,24 @@ def parser() -> argparse.ArgumentParser:
 def _settings_flags(
     command: argparse.ArgumentParser, out: str = '', what: str = 'folder for all results'
 ) -> None:
-    for flag, (name, kind) in SHORT.items():
-        many = ', separated by commas' if kind is tuple else ''
-        command.add_argument(f'--{flag}', metavar='X', help=f'{name}{many}')
-    command.add_argument('--gin_file', action='append', default=[], help='may be repeated')
-    command.add_argument('--gin_search_paths', default='', help='folders, separated by commas')
+    known = {section.__name__: meanings.of(section) for section in SECTIONS}
+    for flag in TAKES[command.prog.split()[-1]]:
+        name, kind = SHORT[flag]
+        section, _, field = name.partition('.')
+        text = f'{known[section][field].rstrip(".")} ({name})'.replace('%', '%%')
+        command.add_argument(f'--{flag}', metavar='X,...' if kind is tuple else 'X', help=text)
+    _gin_flags(command)
     command.add_argument(
         '--gin_bindings', action='append', default=[], help='same as --gin.NAME=VALUE'
     )
     command.add_argument('--out', default=out, required=not out, help=what)
+
+
+def _gin_flags(command: argparse.ArgumentParser) -> None:
+    text = 'a file of settings; may be repeated, later ones win'
+    command.add_argument('--gin_file', action='append', default=[], metavar='FILE', help=text)
+    text = 'folders to look for such files in, separated by commas'
+    command.add_argument('--gin_search_paths', default='', metavar='DIR,...', help=text)
 
 
 def _training_flags(command: argparse.ArgumentParser, out: str = '') -> None:
@@ -130,8 +172,7 @@ def _methods_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument('--length', type=int, default=100, help='soft tokens')
     command.add_argument('--num_sources', type=int, default=6, help='source prompts')
     command.add_argument('--num_tasks', type=int, default=1, help='tasks trained together')
-    command.add_argument('--gin_file', action='append', default=[], help='may be repeated')
-    command.add_argument('--gin_search_paths', default='', help='folders, separated by commas')
+    _gin_flags(command)
 
 
 def _prepare_flags(command: argparse.ArgumentParser) -> None:
@@ -165,19 +206,56 @@ _ADD = {
 }
 
 
-def _defaults() -> str:
-    lines = ['settings and defaults, each set by --gin.SECTION.NAME=VALUE or in a gin file:']
-    for section in gin_settings.SECTIONS:
-        for field in dataclasses.fields(section):
-            lines.append(f'  {section.__name__ + "." + field.name:26} {field.default!r}')
-    return '\n'.join(lines)
+def _page(command: str) -> str | None:
+    sections = _SHOWN.get(command)
+    if sections is None:
+        return None
+    return meanings.page(sections, options=Tune in sections or not sections)
+
+
+def unknown(command: str, flag: str, value: str) -> str:
+    """What to say of a flag that `command` does not take.
+
+    Args:
+      flag: as it was typed, perhaps with '=' and its value.
+      value: what stands behind it, if that is no flag.
+    """
+    name, _, inner = flag.lstrip('-').replace('-', '_').partition('=')
+    value = inner or value
+    if flag.startswith('--gin.'):
+        hint = f'pt2tt {command} takes no settings.' if '=' in flag else _WRITTEN
+    elif name in SHORT and command in TAKES:
+        hint = f'It has no effect in pt2tt {command}.'
+    elif places := _settings_called(name, _SHOWN.get(command, ())):
+        hint = f'Did you mean {" or ".join(_gin_flag(*one, value) for one in places)}?'
+    elif command in TAKES:
+        hint = f'{nearest(f"--{name}", [f"--{one}" for one in TAKES[command]])} {_WRITTEN}'
+    else:
+        hint = ''
+    return f'Unknown argument {flag!r}; see pt2tt {command} --help. {hint}'.strip()
+
+
+_WRITTEN = 'Settings are written --gin.NAME=VALUE.'
+
+
+def _settings_called(name: str, sections: Sequence[type]) -> list[tuple[str, object]]:
+    """(section and name, default) of each setting of a name, the last section's first."""
+    found = [(s.__name__, s.__dataclass_fields__.get(name)) for s in reversed(sections)]
+    return [(f'{s}.{name}', field.default) for s, field in found if field]
+
+
+def _gin_flag(name: str, default: object, value: str) -> str:
+    value = value or 'VALUE'
+    if isinstance(default, str):
+        return f'--gin.{name}="\'{value}\'"'
+    return f'--gin.{name}={value}'
 
 
 def bindings(args: argparse.Namespace, gin_flags: Sequence[str]) -> list[str]:
     """Gin bindings of the plain flags, then of `--gin.NAME=VALUE`, which win."""
     found = []
     for flag, (name, kind) in SHORT.items():
-        value = getattr(args, flag)
+        value = getattr(args, flag, None)
         if value is not None:
             found.append(f'{name} = {_literal(name, value, kind)}')
     return found + list(args.gin_bindings) + bound(gin_flags)

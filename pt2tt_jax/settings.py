@@ -116,8 +116,10 @@ def load_suite(
     """The suite that gin files and bindings describe, and the settings of each of its tasks."""
     import pt2tt_jax.methods  # noqa: F401  registers the methods' names with gin
 
-    with _parsed(files, bindings, search_paths):
+    with _parsed(files, bindings, search_paths) as (_, typed):
         suite = Suite()
+    if given.Bound('', 'pt2tt.Data', 'task') in typed:
+        raise UserError('Data.task sets nothing in a suite; name its tasks with Suite.tasks.')
     if not suite.tasks or len(set(suite.tasks)) < len(suite.tasks):
         raise UserError(
             "Suite.tasks must name at least one task, each once, such as ('sst2', 'rte')."

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 import subprocess
 import sys
 
 import pytest
 
-from pt2tt_jax import cli, flags
+from pt2tt_jax import cli, flags, meanings, settings
 
 
 def failed(argv, capsys) -> str:
@@ -58,6 +60,52 @@ def test_processes_join_for_training_alone(command, capsys):
         flags.parser().parse_args([command, '--help'])
     shown = capsys.readouterr().out
     assert ('--distributed' in shown) is (command in flags.TRAINING)
+
+
+@pytest.mark.parametrize(
+    ('argv', 'message'),
+    [
+        (['run', '--steps', '5'], 'mean --gin.Tune.steps=5 or --gin.Transfer.steps=5?'),
+        (['run', '--batch-size=5'], '--gin.Tune.batch_size=5'),
+        (['tune', '--init', 'labels'], """mean --gin.Tune.init="'labels'"?"""),
+        (['tune', '--steps'], 'mean --gin.Tune.steps=VALUE?'),
+        (['run', '--input_fromat=raw'], "mean '--input_format'"),
+        (['suite', '--task=boolq'], 'no effect in pt2tt suite'),
+        (['run', '--source=x'], 'no effect in pt2tt run'),
+        (['transfer', '--methods=x'], 'no effect in pt2tt transfer'),
+        (['prepare', '--seeds=1'], 'no effect in pt2tt prepare'),
+        (['suite', '--gin.Data.task="rte"'], 'Data.task sets nothing in a suite'),
+    ],
+)
+def test_flags_without_effect_and_unknown_ones(argv, message, tmp_path, capsys):
+    printed = failed([*argv, '--out', str(tmp_path / 'out')], capsys)
+    assert message in printed
+    assert printed.count('\n') == 1
+
+
+@pytest.mark.parametrize('command', flags.TAKES)
+def test_help_shows_what_a_command_takes(command, capsys):
+    with pytest.raises(SystemExit):
+        flags.parser().parse_args([command, '--help'])
+    shown = capsys.readouterr().out
+    for flag in flags.SHORT:
+        assert (f'--{flag} X' in shown) is (flag in flags.TAKES[command])
+    assert "'flan-demo' (from the extra" in ' '.join(shown.split())
+
+
+def test_every_setting_is_explained():
+    for section in settings.SECTIONS:
+        said = meanings.of(section)
+        assert all(said.get(field.name) for field in dataclasses.fields(section))
+    page = ' '.join(meanings.page(settings.SECTIONS, options=True).split())
+    assert "Tune.schedule 'linear' 'linear' (down to 0), 'constant' or 'cosine'." in page
+    assert 'lora Tune.learning_rate = 5e-4; rank = 8;' in page
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(['--version'])
+    assert re.fullmatch(r'pt2tt \d+\.\d+\.\d+\n', capsys.readouterr().out)
 
 
 def test_search_writes_a_file(capsys):

@@ -113,8 +113,11 @@ LATE = {
     ),
     'sources of stage 1': (['run', '--methods=attempt'], "has shape [3, 8], but [6, 8] is needed"),
     'm above n': (['run', '--methods=pt2tt+lora', '--gin.Transfer.length=6'], 'must be smaller'),
-    'source in run': (['run', '--source={folder}/source.safetensors'], 'take pt2tt tune'),
-    'source in transfer': (['transfer', '--source={folder}/source.safetensors'], 'take pt2tt tune'),
+    'source in run': (['run', '--gin.Tune.source="{folder}/s.safetensors"'], 'take pt2tt tune'),
+    'source in transfer': (
+        ['transfer', '--gin.Tune.source="{folder}/s.safetensors"'],
+        'take pt2tt tune',
+    ),
     'no training file': (['tune', '--methods=prompt', '--train='], 'training file with --train'),
     'no file': (['tune', '--methods=prompt', '--train=', '--validation='], 'file with --train'),
     'no validation': (['run', '--validation='], 'validation file with --validation'),
@@ -153,7 +156,7 @@ def test_stand_ins_resemble_any_query(by):
 
 def test_transfer_asks_nothing_of_stage_2(command, tmp_path):
     """Neither its prompts' room, nor its methods, batches and seeds."""
-    stage2 = ['--methods=', '--gin.Tune.methods=()', '--gin.Tune.seeds=()', '--gin.Tune.length=100']
+    stage2 = ['--gin.Tune.methods=()', '--gin.Tune.seeds=()', '--gin.Tune.length=100']
     main(command('transfer', *stage2, '--gin.Transfer.length=20'))
     assert results(tmp_path)['transfer']['chosen'] == 't5/sst2'
 
