@@ -131,8 +131,16 @@ def _report(args: argparse.Namespace, _: Sequence[str]) -> None:
 
 
 def _tasks(args: argparse.Namespace, _: Sequence[str]) -> None:
+    from pt2tt_jax import checks
     from pt2tt_jax.tasks import catalogue
 
+    checks.at_least('--count', args.count, 0)
+    checks.at_least('--input_length', args.input_length, 1)
+    if args.words[:1] != ['show'] and len(args.words) > 1:
+        raise UserError(
+            f'pt2tt tasks takes part of a name to list by, such as pt2tt tasks {args.words[1]}, or '
+            f'show and a name: pt2tt tasks show {args.words[1]}.'
+        )
     if args.words[:1] != ['show']:
         print(catalogue.table(args.data_dir, *args.words[:1]))
         return

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class UserError(Exception):
@@ -16,6 +17,26 @@ class UserError(Exception):
 
 class OutOfMemory(UserError):
     """A model, or a population of them, for which a device has no room."""
+
+
+@contextlib.contextmanager
+def room(what: str) -> Iterator[None]:
+    """Around work on a device: where its memory ends, OutOfMemory says what may help.
+
+    Args:
+      what: is done, as the beginning of a sentence.
+    """
+    try:
+        yield
+    except Exception as error:  # JAX is not imported here: the command line would wait for it
+        if type(error).__name__ != 'JaxRuntimeError' or 'RESOURCE_EXHAUSTED' not in str(error):
+            raise
+        raise OutOfMemory(
+            f'{what}: a device has no room for it. These take less, in this order: '
+            '--gin.Tune.accumulate=2 (Transfer.accumulate in stage 1), --gin.Tune.population=1, '
+            '--gin.Model.param_dtype="\'bfloat16\'", --gin.Model.remat="\'full\'", '
+            '--gin.Model.model_parallel=2 where there are several devices.'
+        ) from error
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ from pt2tt_jax.features import Encoded
 from pt2tt_jax.t5 import decoding, scoring
 from pt2tt_jax.t5.config import T5Config
 from pt2tt_jax.t5.network import Transformer
+from pt2tt_jax.t5.vocabulary import Vocabulary
 from pt2tt_jax.tuning import Params, Tuned, Tuning, flatten, merge, shapes, soft_tokens, unflatten
 
 
@@ -79,7 +81,10 @@ def restored(
             "the file of one task, in that task's folder of the same run, or start from these with "
             'mpt.start.'
         )
-    tuning = _tuning(backbone, made, (about or {}).get('labels', ())) if made else Tuning()
+    tuning = Tuning()
+    if made:
+        labels = tuple((about or {}).get('labels', ()))
+        tuning = _tuning(backbone.config, backbone.vocabulary, labels, json.dumps(made))
     module = Tuned(backbone.module, tuning) if made else backbone.module
     wanted = {path for path in flatten(shapes(module)) if tuning.owns(path)}
     own = set(flatten(backbone.params))
@@ -95,16 +100,23 @@ def restored(
     return Model(module, params, around.of(made['task']) if 'task' in made else around)
 
 
-def _tuning(backbone: Backbone, made: Mapping[str, Any], labels: Sequence[str]) -> Tuning:
-    """The tuning that saved parameters were trained with; starts matter no more."""
+@functools.lru_cache(maxsize=8)
+def _tuning(
+    config: T5Config, vocabulary: Vocabulary, labels: tuple[str, ...], made_of: str
+) -> Tuning:
+    """The tuning that saved parameters were trained with; starts matter no more.
+
+    One for all parameters that were trained alike, so that they share what is compiled for it.
+    """
+    made = json.loads(made_of)
     rows = made.get('source', 0)
     known = methods.known(
-        backbone.config,
-        backbone.vocabulary,
+        config,
+        vocabulary,
         made['length'],
         labels,
         tasks=made['tasks'],
-        source=np.zeros((rows, backbone.config.emb_dim), np.float32) if rows else None,
+        source=np.zeros((rows, config.emb_dim), np.float32) if rows else None,
         sources={name: np.zeros(shape, np.float32) for name, shape in made['sources'].items()},
     )
     return methods.build(made['method'], known, made['options'])
@@ -136,7 +148,7 @@ def _ask(model: Model, split: Encoded, size: int, answer: Answer) -> list[Any]:
     # A bar for long work alone: short evaluations happen often, inside training.
     bar = tqdm(total=len(split), desc='evaluation', unit='ex', disable=None, leave=False, delay=3)
     # An answer is waited for when the next one has been asked for, so that devices never idle.
-    for (rows, said), _ in itertools.pairwise(itertools.chain(asked(), [None])):
+    for (rows, said), _ in itertools.pairwise(itertools.chain(asked(), [(order, None)])):
         said = processes.fetch(said)
         for place, row in enumerate(rows):
             out[row] = jax.tree.map(lambda leaf, place=place: leaf[place], said)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -17,6 +18,7 @@ import numpy as np
 from pt2tt_jax.errors import UserError
 
 EOS = 1
+HASHED = 64  # tokens of an input that tell it from others
 SHORT_TARGETS = 16  # tokens up to which targets need no buckets, but have one width
 Batch = dict[str, np.ndarray]
 
@@ -129,6 +131,14 @@ class Encoded:
             self.target_length,
             tasks=None if self.tasks is None else self.tasks[np.asarray(rows, int)],
         )
+
+    def digest(self) -> str:
+        """A hash of all rows; of long inputs the beginning, which no room for a prompt changes."""
+        made = hashlib.sha256(np.asarray(self.labels, np.int32).tobytes())
+        for inputs, targets in zip(self.inputs, self.targets, strict=True):
+            for ids in (inputs[:HASHED], targets):
+                made.update(len(ids).to_bytes(4, 'little') + np.asarray(ids, np.int32).tobytes())
+        return made.hexdigest()[:16]
 
     def framed(self, row: int | np.integer, around: Frame) -> np.ndarray:
         """The encoder input of an example: its text in the frame of its task."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from pt2tt_jax.backbone import Backbone
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.readiness import Stages, stand_ins
 from pt2tt_jax.sections import Model
-from pt2tt_jax.settings import Settings, Tune
+from pt2tt_jax.settings import Data, Settings, Tune
+
+FILES = ('.npy', '.safetensors')
 
 
 def placed(model: Model, backbone: Backbone | None = None) -> tuple[Backbone, jax.sharding.Mesh]:
@@ -40,12 +43,23 @@ def _as_run(backbone: Backbone, model: Model) -> Backbone:
 
 
 def as_prepared(settings: Settings) -> Settings:
-    """`settings`, with those that the folder `Data.prepared` was made with, if one is named."""
+    """`settings`, with those that the folder `Data.prepared` was made with, if one is named.
+
+    Raises:
+      UserError: when other settings of the data are given beside it.
+    """
     if not settings.data.prepared:
         return settings
     made = prepared_data.manifest(settings.data.prepared).get('settings', {}).get('Data', {})
     names = {field.name for field in dataclasses.fields(settings.data)} - {'prepared'}
     known = {name: _frozen(value) for name, value in made.items() if name in names}
+    for name in known.keys() - {'data_dir'}:  # where the texts lay when they were read
+        asked = getattr(settings.data, name)
+        if asked not in (known[name], getattr(Data(), name)):
+            raise UserError(
+                f'{settings.data.prepared} was prepared with Data.{name} = {known[name]!r}, not '
+                f'{asked!r}: leave that out, or prepare it again.'
+            )
     return dataclasses.replace(settings, data=dataclasses.replace(settings.data, **known))
 
 
@@ -65,18 +79,24 @@ def prepared_task(
                 f'{settings.data.prepared} was prepared with another vocabulary than that of '
                 f'{backbone.name!r}; prepare it again with this --model.'
             )
+        needed = room_for(settings, backbone, stages) if room is None else room
+        if needed > found.get('room', needed):
+            raise UserError(
+                f'{settings.data.prepared} leaves room for {found["room"]} tokens around each '
+                f'text, and {needed} are asked for; prepare it again with these settings.'
+            )
         return prepared_data.read_task(settings.data.prepared)
     first = settings.transfer
     return data.prepare(
         settings.data,
         backbone,
-        prompt_length=_room(settings, backbone, stages) if room is None else room,
+        prompt_length=room_for(settings, backbone, stages) if room is None else room,
         lesson_rows=first.steps * first.batch_size if Stages.ONE in stages else 0,
         training=bool(stages),
     )
 
 
-def _room(settings: Settings, backbone: Backbone, stages: Stages) -> int:
+def room_for(settings: Settings, backbone: Backbone, stages: Stages) -> int:
     """The most tokens that a stage puts around a text, so that all of them read the same texts."""
     trained = settings.tune.methods if Stages.TWO in stages else ()
     return max([settings.transfer.length, *(_framed(one, settings, backbone) for one in trained)])
@@ -114,6 +134,22 @@ def prompt_rows(backbone: Backbone, path: str | Path) -> np.ndarray:
     rows, about = saved.load_prompt(path)
     saved.check_fits(path, about, backbone)
     return rows
+
+
+def digests(settings: Settings) -> dict[str, str]:
+    """Each file of prompts or arrays that the settings name -> a hash of its bytes."""
+    values = [value for section in settings.as_dict().values() for value in section.values()]
+    texts = [text for value in values for text in (value if _several(value) else [value])]
+    found = {text for text in texts if isinstance(text, str) and Path(text).suffix in FILES}
+    return {
+        path: hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+        for path in sorted(found)
+        if Path(path).is_file()
+    }
+
+
+def _several(value: Any) -> bool:
+    return isinstance(value, list | tuple)
 
 
 def named(paths: Sequence[str]) -> dict[str, str]:

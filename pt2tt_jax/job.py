@@ -15,7 +15,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from pt2tt_jax import data, evaluate, inputs, processes, readiness, report, saved, tune
+from pt2tt_jax import (
+    data,
+    evaluate,
+    inputs,
+    processes,
+    readiness,
+    report,
+    saved,
+    sharding,
+    tune,
+)
 from pt2tt_jax.backbone import Backbone
 from pt2tt_jax.features import Encoded
 from pt2tt_jax.readiness import Stages
@@ -74,6 +84,8 @@ class Job:
 
     def scores(self, model: evaluate.Model, split: Encoded) -> dict[str, Any]:
         """Accuracy by label scoring and by decoding, beside what a constant answer reaches."""
+        placed = sharding.shard_params(model.params, self.mesh)
+        model = dataclasses.replace(model, params=placed)
         labels, vocabulary = self.prepared.label_ids, self.backbone.vocabulary
         if labels is None:
             return self._written(model, split)
@@ -110,8 +122,13 @@ class Job:
         return {name: value / 100 for name, value in found.items()}
 
     def describe(self) -> None:
-        """Says in `results.json` what is run on what, and makes the folder."""
+        """Says in `results.json` what is run on what, and makes the folder.
+
+        Raises:
+          UserError: when the folder holds a run on other data, or with other prompts.
+        """
         prepared, backbone, values = self.prepared, self.backbone, self.results.values
+        self.results.check_made_of(prepared.digests() | inputs.digests(self.settings))
         sizes = {name: len(split) for name, split in prepared.splits().items()}
         labels = prepared.test.student.labels
         values.setdefault('version', distribution.version('pt2tt-jax'))

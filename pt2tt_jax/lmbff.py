@@ -34,7 +34,6 @@ from pt2tt_jax.tasks import (
     DataSet,
     Example,
     formats,
-    labels,
     parsing,
     patterns,
     templates,
@@ -196,7 +195,7 @@ def rank(
         each = np.arange(len(encoded)).reshape(shape)
         nats = [evaluate.cross_entropy(model, encoded.subset(part)) for part in each]
         return sorted(map(Found, found, [None] * len(found), nats), key=lambda one: one.nats)
-    words = backbone.vocabulary.encode(labels.words(source, settings.verbaliser))
+    words = backbone.vocabulary.encode(list(data.label_words(settings, source)))
     ids = [features.with_eos(one, settings.target_length) for one in words]
     log_probs = evaluate.label_log_probs(model, encoded, ids)
     right = (log_probs.argmax(axis=1) == encoded.labels).reshape(shape).mean(axis=1)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+import itertools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from pt2tt_jax.errors import OutOfMemory
+from pt2tt_jax.errors import OutOfMemory, room
 
 logger = logging.getLogger('pt2tt')
 
@@ -20,6 +22,7 @@ def in_parts(
     members: Sequence[Member],
     directory: Path,
     most: int = 0,
+    groups: int = 1,
 ) -> Iterator[Trained]:
     """What `train` makes of all members, in their order.
 
@@ -28,23 +31,36 @@ def in_parts(
       members: of the whole population.
       directory: for all at once; parts have folders below it.
       most: members at once; 0 for all.
+      groups: of devices among which the members of each part divide.
 
     Raises:
-      OutOfMemory: when there is not even room for one.
+      OutOfMemory: when there is not even room for one in each group.
     """
-    if most and len(members) > most:
-        for start in range(0, len(members), most):
-            part = members[start : start + most]
-            yield from in_parts(train, part, directory / f'part{start}', most)
+    count = len(members)
+    if most and count > most:
+        for start, size in zip(itertools.count(0, most), sizes(count, most), strict=False):
+            part = members[start : start + size]
+            yield from in_parts(train, part, directory / f'part{start}', most, groups)
         return
     try:
-        yield from train(members, directory)
+        with room(f'{count} models at once'):
+            trained = train(members, directory)
+        yield from trained
+        return
     except OutOfMemory:
-        if len(members) == 1:
+        if count <= groups:
             raise
-        fewer = -(-len(members) // 2)
-        logger.warning('%d models do not fit into memory; training %d.', len(members), fewer)
-        yield from in_parts(train, members, directory, fewer)
+    # Not before the error is gone: its traceback holds what did not fit.
+    gc.collect()
+    fewer = groups * -(-count // (2 * groups))
+    logger.warning('%d models do not fit into memory; training %d.', count, fewer)
+    yield from in_parts(train, members, directory, fewer, groups)
+
+
+def sizes(members: int, most: int) -> list[int]:
+    """Members of each part, when at most `most` train at once; 0 for all."""
+    most = most or members
+    return [min(most, members - start) for start in range(0, members, most)]
 
 
 def joined(curves: Sequence[list[dict]]) -> list[dict]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from pt2tt_jax import methods, optimizers, sharding, tune
+from pt2tt_jax import methods, optimizers, populations, sharding, tune
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.settings import Recipe, Settings
 from pt2tt_jax.tuning import Tuned, Tuning, check_patterns, flatten, shapes
@@ -77,17 +77,31 @@ def check(job: Job, stages: Stages) -> None:
     if Stages.ONE in stages:
         _check_stage1(job)
     if Stages.TWO in stages:
-        sharding.check_members(len(job.settings.tune.seeds), job.mesh)
         trial = _after_stage1(job) if Stages.ONE in stages else job
         for method in job.settings.tune.methods:
-            check_tuning(job, method, trial.tuning(method), job.settings.of(method))
+            recipe = job.settings.of(method)
+            rates = len(recipe.learning_rates) or 1
+            _check_members(job, method, rates * len(recipe.seeds), recipe)
+            check_tuning(job, method, trial.tuning(method), recipe)
 
 
 def _check_stage1(job: Job) -> None:
     recipe = job.settings.transfer
     init = tune.initialiser(recipe.init, job.backbone.vocabulary, job.prepared.labels)
-    sharding.check_members(len(job.prepared.lesson.teachers), job.mesh)
+    _check_members(job, 'stage 1', len(job.prepared.lesson.teachers), recipe)
     check_tuning(job, 'prompt', methods.prompt(recipe.length, init=init), recipe)
+
+
+def _check_members(job: Job, what: str, members: int, recipe: Recipe) -> None:
+    """Raises UserError unless each part of a population divides among the groups of devices."""
+    groups = job.mesh.shape['population']
+    for size in populations.sizes(members, recipe.population):
+        if size % groups:
+            raise UserError(
+                f'{what}: {size} of {members} models train at once, which do not divide among '
+                f'{groups} groups of devices; change Model.population_parallel, or the population '
+                'of this stage or method.'
+            )
 
 
 def _after_stage1(job: Job) -> Job:

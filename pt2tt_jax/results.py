@@ -6,8 +6,9 @@ import dataclasses
 import json
 import os
 import platform
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,12 @@ import jax
 from pt2tt_jax import processes
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.settings import SECTIONS, Settings
+
+# How a run is computed, not what: this may differ from one start to the next.
+HOW = re.compile(
+    r'^Model\.(data_parallel|model_parallel|population_parallel|remat|scan_layers|attention)$'
+    r'|(^Transfer|\bTune)\.(accumulate|population|checkpoint_every|writers|teacher_cache)$'
+)
 
 
 class Results:
@@ -42,14 +49,13 @@ class Results:
                 f'{self.path} is damaged; delete it to measure again (checkpoints are kept).'
             ) from error
         wanted = json.loads(json.dumps(settings.as_dict()))
-        known = self.values.setdefault('settings', wanted)
-        known = self.values['settings'] = _with_defaults(known)
-        if known != wanted:
-            changed = _difference(known, wanted)
+        known = _with_defaults(self.values.get('settings', wanted))
+        if changed := _difference(known, wanted):
             raise UserError(
                 f'{folder} holds a run with other settings ({changed}). '
                 'Choose another folder with --out, or delete this one.'
             )
+        self.values['settings'] = wanted
 
     def section(self, name: str, compute: Callable[[], Any]) -> Any:
         """The value at `name` ('part' or 'part/name'), unless an earlier start computed it."""
@@ -62,6 +68,25 @@ class Results:
             seconds[name] = round(time.monotonic() - start, 1)
             self.write()
         return values[key]
+
+    def check_made_of(self, found: Mapping[str, str]) -> None:
+        """What the sections are made of must be what it was when the first one was computed.
+
+        Args:
+          found: what -> a digest of it; what is in one of the two alone is not compared.
+
+        Raises:
+          UserError: when something has changed.
+        """
+        known = self.values.setdefault('made_of', {})
+        changed = [what for what in found if known.get(what, found[what]) != found[what]]
+        if changed:
+            raise UserError(
+                f'{self.path.parent} holds a run that began with something else: '
+                f'{", ".join(changed)} has changed since. Choose another folder with --out, or '
+                'delete this one.'
+            )
+        known |= found
 
     def write(self) -> None:
         if not processes.first():
@@ -114,12 +139,12 @@ def _with_defaults(old: dict) -> dict:
 
 
 def _difference(old: dict, new: dict) -> str:
-    """Up to three settings that differ, also those that only one of the two has."""
+    """Up to three settings that differ, also those that only one of the two has; '' for none."""
     there, now = _by_name(old), _by_name(new)
     changed = [
         f'{name}: {there.get(name, "unset")} there, {now.get(name, "unset")} now'
         for name in {**now, **there}
-        if there.get(name) != now.get(name)
+        if there.get(name) != now.get(name) and not HOW.search(name)
     ]
     return '; '.join(changed[:3])
 

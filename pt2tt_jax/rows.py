@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 import numpy as np
@@ -9,9 +10,12 @@ import numpy as np
 from pt2tt_jax import tasks
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.settings import Data
-from pt2tt_jax.tasks import splits
+from pt2tt_jax.tasks import labels, splits
 from pt2tt_jax.tasks.datasets import Row
 
+logger = logging.getLogger('pt2tt')
+
+MOST_LABELS = 10  # different values of a column that may have been meant as labels
 SPLITS = ('train', 'validation', 'test')
 
 
@@ -21,6 +25,7 @@ def dataset(settings: Data, training: bool = True) -> tasks.DataSet:
     Without `training` it is one to measure a saved prompt on.
     """
     if settings.task:
+        _check_is_no_entry(settings.task)
         return tasks.dataset(settings.task)
     if not settings.fields and not training:
         raise UserError(
@@ -33,6 +38,24 @@ def dataset(settings: Data, training: bool = True) -> tasks.DataSet:
             '--train, --validation, --fields, --label and --labels.'
         )
     return tasks.custom(settings.fields, settings.label, settings.labels or None)
+
+
+def _check_is_no_entry(name: str) -> None:
+    """Raises UserError for the name of a task of `pt2tt tasks`: data set, format and words."""
+    if name in tasks.DATASETS:
+        return
+    from pt2tt_jax.tasks import catalogue
+
+    try:
+        one = catalogue.entry(name.removesuffix('_score'))
+    except UserError:
+        return  # unknown altogether
+    data, words = one.dataset, f' --gin.Data.verbaliser="\'{one.verbaliser}\'"'
+    plain = data.labels is None or labels.words(data, 'names') == labels.words(data, one.verbaliser)
+    raise UserError(
+        f'{name!r} is the data set {data.name!r} in the format {one.format!r}: write --task '
+        f'{data.name} --input_format {one.format}{"" if plain else words}.'
+    )
 
 
 def read_rows(
@@ -51,6 +74,8 @@ def read_rows(
         read = {split: _read(settings, source, split) for split in _splits(settings)}
     belongs = source.keep or (lambda _: True)
     rows = {split: list(filter(belongs, found)) for split, found in read.items()}
+    if not settings.task:
+        _warn_of_labels(source, rows.get('train', []))
     if 'train' not in rows:
         split = 'test' if 'test' in rows else 'validation'
         return {'test': rows[split]}, f'results on the {split} set'
@@ -60,6 +85,21 @@ def read_rows(
     kept, held = _hold_out(rows['train'], settings)
     note = f'choices on {len(held)} examples held out of train, results on the validation set'
     return {'train': kept, 'validation': held, 'test': rows['validation']}, note
+
+
+def _warn_of_labels(source: tasks.DataSet, rows: list[Row]) -> None:
+    """Warns where what is taken as text to generate looks like labels: few values, often."""
+    if source.kind != 'generation' or not source.label:
+        return
+    values = sorted({str(row.get(source.label)) for row in rows})
+    if 1 < len(values) <= MOST_LABELS and len(rows) >= 5 * len(values):
+        logger.warning(
+            'No --labels: the column %r is taken as text to generate; it has only the values %s: '
+            '--labels %s trains on them as labels.',
+            source.label,
+            ', '.join(map(repr, values)),
+            ','.join(values),
+        )
 
 
 def own_files(settings: Data, training: bool = True) -> dict[str, str]:

@@ -20,7 +20,7 @@ from pt2tt_jax import evaluate, multitask, saved, transfer, tune
 from pt2tt_jax import prepared as prepared_data
 from pt2tt_jax.backbone import Backbone
 from pt2tt_jax.errors import UserError
-from pt2tt_jax.inputs import placed, prepared_task
+from pt2tt_jax.inputs import placed, prepared_task, room_for
 from pt2tt_jax.job import Job, keep, ready, save, slug, start
 from pt2tt_jax.readiness import Stages, check_settings
 from pt2tt_jax.settings import Settings
@@ -35,7 +35,11 @@ def prepare(settings: Settings, folder: Path) -> dict[str, int]:
     """
     check_settings(settings, Stages.NEITHER)
     backbone = backbones.load(settings.model.name)
-    about = {'vocabulary': backbone.vocabulary.fingerprint, 'settings': settings.as_dict()}
+    about = {
+        'vocabulary': backbone.vocabulary.fingerprint,
+        'settings': settings.as_dict(),
+        'room': room_for(settings, backbone, Stages.BOTH),
+    }
     task = prepared_task(settings, backbone, Stages.BOTH)
     made = prepared_data.write_task(folder, task, about)
     return made['splits']
@@ -94,17 +98,18 @@ def stage2(job: Job, method: str, template: str | None = None) -> dict[str, Any]
     }
 
 
-def run(settings: Settings, folder: Path) -> dict[str, Any]:
+def run(settings: Settings, folder: Path, backbone: Backbone | None = None) -> dict[str, Any]:
     """Both stages, evaluation and report; returns the contents of `results.json`.
 
     Args:
       settings: all sections; see `pt2tt_jax.settings.load`.
       folder: takes prompts, metrics, checkpoints and the report.
+      backbone: already loaded.
 
     Raises:
       UserError: for input that cannot be used; nothing written before is lost.
     """
-    job = start(settings, folder)
+    job = start(settings, folder, backbone=backbone)
     results = job.results
     results.section('zero_shot', job.zero_shot)
     first = results.section('transfer', lambda: score_stage1(job, stage1(job)))
@@ -133,14 +138,14 @@ def transfer_only(settings: Settings, folder: Path) -> dict[str, Any]:
     return job.results.values
 
 
-def tune_only(settings: Settings, folder: Path) -> dict[str, Any]:
+def tune_only(settings: Settings, folder: Path, backbone: Backbone | None = None) -> dict[str, Any]:
     """Stage 2 from the saved source prompt `Tune.source`, or any baseline; see `run`.
 
     With several tasks, separated by commas, see `multitask.run`.
     """
     if ',' in settings.data.task:
         return multitask.run(settings, folder)
-    job = start(settings, folder, Stages.TWO)
+    job = start(settings, folder, Stages.TWO, backbone)
     job.results.section('zero_shot', job.zero_shot)
     for method in settings.tune.methods:
         job.results.section(f'tuned/{method}', lambda m=method: stage2(job, m))

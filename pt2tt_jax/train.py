@@ -27,7 +27,6 @@ from tqdm import tqdm
 
 from pt2tt_jax import processes, sharding
 from pt2tt_jax.checkpoints import Checkpoints
-from pt2tt_jax.errors import OutOfMemory
 from pt2tt_jax.objectives import Forward, Objective, penalised
 from pt2tt_jax.optimizers import optimizer
 from pt2tt_jax.settings import Recipe
@@ -128,6 +127,8 @@ def make_step(module, objective: Objective, recipe: Recipe, forward: Forward = p
         else:
             total, _ = jax.lax.scan(add, zero, (parts, rngs))
         value, weight, slope = total
+        # A batch of examples that all weigh nothing (Tune.task_weights) moves nothing.
+        weight = jnp.where(weight > 0, weight, 1.0)
         return value / weight, jax.tree.map(lambda g: g / weight, slope)
 
     def member(trained, opt_state, rng, pace, frozen, batch, step):
@@ -199,25 +200,8 @@ def fit(
       directory: takes `checkpoints/` and `metrics.jsonl`.
       mesh: devices; by default the smallest, one device.
       label: beside the progress bar.
-
-    Raises:
-      OutOfMemory: when a device has no room for all members.
     """
-    try:
-        return _fit(problem, recipe, directory, mesh or sharding.mesh(1, 1), label)
-    except jax.errors.JaxRuntimeError as error:
-        if 'RESOURCE_EXHAUSTED' not in str(error):
-            raise
-        raise OutOfMemory(
-            f'{label}: {len(problem.names)} at once do not fit into the memory of the device. '
-            "Raise accumulate (micro-batches), or set Model.remat = 'full' and "
-            "Model.param_dtype = 'bfloat16'."
-        ) from error
-
-
-def _fit(
-    problem: Problem, recipe: Recipe, directory: Path, mesh: jax.sharding.Mesh, label: str
-) -> Fitted:
+    mesh = mesh or sharding.mesh(1, 1)
     with Checkpoints(directory / 'checkpoints') as checkpoints:
         initial = initial_state(problem, recipe)
         state = checkpoints.restore(sharding.shard_state(initial, len(problem.names), mesh))

@@ -80,7 +80,8 @@ def transfer(
     mesh = mesh or sharding.mesh(1, 1)
     backbone = sharding.place(backbone, mesh)
     stage = _Stage(backbone, lesson, held_out, settings, directory / 'teacher', init, mesh)
-    found = list(in_parts(stage.train, tuple(lesson.teachers), directory, settings.population))
+    names, groups = tuple(lesson.teachers), mesh.shape['population']
+    found = list(in_parts(stage.train, names, directory, settings.population, groups))
     return Transferred(
         prompts={one.name: one.rows for one in found},
         kl={one.name: one.kl for one in found},

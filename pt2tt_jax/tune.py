@@ -187,7 +187,8 @@ def tune(
     job = _Job(backbone, chosen, train_set, exams, settings, method, mesh)
     rates = settings.learning_rates or (settings.learning_rate,)
     members = [(seed, rate) for rate in rates for seed in settings.seeds]
-    found = list(in_parts(job.train, members, directory, settings.population))
+    groups = mesh.shape['population']
+    found = list(in_parts(job.train, members, directory, settings.population, groups))
     best = max(rates, key=lambda rate: np.mean([m.score for m in found if m.rate == rate]))
     learned = [member.learned for member in found if member.rate == best]
     curves = joined([member.curves for member in found])

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import weakref
 
 import jax
 import numpy as np
 import pytest
 
-from pt2tt_jax import features, methods, settings, train, tune
+from pt2tt_jax import features, methods, populations, settings, train, tune
 from pt2tt_jax.errors import OutOfMemory, UserError
 from pt2tt_jax.saved import PROMPT
 from pt2tt_jax.settings import Tune
@@ -107,8 +108,44 @@ def test_a_model_without_room_says_what_to_do(toy_backbone, split, tmp_path, mon
         raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes')
 
     monkeypatch.setattr(train, 'make_step', lambda *_: no_room)
-    with pytest.raises(OutOfMemory, match=r"1 at once do not fit .* Model.remat = 'full'"):
+    with pytest.raises(OutOfMemory, match=r'1 models at once: .* --gin.Model.param_dtype'):
         run(toy_backbone, split, tmp_path)
+
+
+def test_what_did_not_fit_is_gone_before_the_next_try(tmp_path):
+    """A traceback holds the arrays of the frames that it passed."""
+    big = []
+
+    def fit(members, _):
+        array = np.zeros(1000)
+        big.append(weakref.ref(array))
+        if len(members) > 2:
+            raise jax.errors.JaxRuntimeError(f'RESOURCE_EXHAUSTED: {array.nbytes} bytes')
+        assert not any(one() is not None for one in big[:-1])
+        return members
+
+    assert list(populations.in_parts(fit, range(5), tmp_path)) == [*range(5)]
+    assert len(big) == 5  # 5, 3, then 2 and 1, then the 2 after the first 3
+
+
+@pytest.mark.parametrize(('most', 'expected'), [(0, [6]), (4, [4, 2]), (6, [6]), (1, [1] * 6)])
+def test_sizes_of_parts(most, expected):
+    assert populations.sizes(6, most) == expected
+
+
+def test_parts_divide_among_groups_of_devices(tmp_path):
+    tried = []
+
+    def fit(members, _):
+        tried.append(len(members))
+        if len(members) > 2:
+            raise OutOfMemory('no room')
+        return members
+
+    list(populations.in_parts(fit, range(6), tmp_path, groups=2))
+    assert tried == [6, 4, 2, 2, 2]
+    with pytest.raises(OutOfMemory):
+        list(populations.in_parts(fit, range(3), tmp_path, groups=3))
 
 
 def test_errors_of_batches_reach_the_user(toy_backbone, split, tmp_path, monkeypatch):

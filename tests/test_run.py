@@ -212,6 +212,18 @@ def test_prepared_folder_trains_to_the_same_prompts(finished, folder, tmp_path):
     assert prompts(tmp_path / 'out') == prompts(finished)
 
 
+def test_prepared_data_are_not_other_data(folder, tmp_path, capsys):
+    ready = tmp_path / 'ready'
+    main(command(folder, ready, 'prepare'))
+    texts = ('--train', '--validation', '--fields', '--label')
+    how = [a for a in command(folder, tmp_path / 'out') if not a.startswith(texts)]
+    how.append(f'--prepared={ready}')
+    assert "Data.task = '', not 'sst2'" in failure(capsys, [*how, '--task=sst2'])
+    longer = [*how, '--gin.Tune.length=9']
+    assert 'leaves room for 6 tokens around each text, and 9 are' in failure(capsys, longer)
+    assert not (tmp_path / 'out').exists()
+
+
 def test_tasks_are_listed_and_shown(capsys):
     main(['tasks', 'boolq'])
     listed = capsys.readouterr().out
@@ -265,6 +277,35 @@ def test_folder_of_another_run_is_left_alone(finished, folder, capsys):
     message = failure(capsys, [*command(folder, finished), '--gin.Tune.steps=5'])
     assert 'Tune.steps: 4 there, 5 now' in message
     assert prompts(finished) == before
+
+
+def test_how_a_run_is_computed_may_change(finished, folder, tmp_path):
+    copy = shutil.copytree(finished, tmp_path / 'out')
+    how = ["--gin.Model.remat='full'", '--gin.Tune.accumulate=2', '--gin.prompt/Tune.population=1']
+    main([*command(folder, copy), *how])
+    assert prompts(copy) == prompts(finished)
+    assert json.loads((copy / 'results.json').read_text())['settings']['Model']['remat'] == 'full'
+
+
+def test_data_that_changed_under_their_name_are_refused(finished, folder, tmp_path, capsys):
+    data, out = tmp_path / 'val.jsonl', shutil.copytree(finished, tmp_path / 'out')
+    text = (out / 'results.json').read_text().replace(str(folder / 'val.jsonl'), str(data))
+    (out / 'results.json').write_text(text)
+    how = [*command(folder, out), f'--validation={data}']
+    data.write_text((folder / 'val.jsonl').read_text().replace('dull', 'good'))
+    assert 'the test set has changed since' in failure(capsys, how)
+    shutil.copy(folder / 'val.jsonl', data)
+    main(how)
+
+
+def test_a_prompt_that_changed_under_its_name_is_refused(finished, folder, tmp_path, capsys):
+    source = tmp_path / 'p_in.npy'
+    np.save(source, np.zeros((6, 8), np.float32))
+    init = [*command(folder, tmp_path / 'out', 'tune'), '--methods=prompt']
+    init.append(f'--gin.Tune.init="{source}"')
+    main(init)
+    np.save(source, np.ones((6, 8), np.float32))
+    assert f'{source} has changed since' in failure(capsys, init)
 
 
 def test_a_setting_that_a_folder_alone_has_is_named(tmp_path):

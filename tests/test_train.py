@@ -101,6 +101,17 @@ def test_micro_batches_drop_different_units(tmp_path):
     assert norms(2) != pytest.approx(norms(1), rel=1e-3)
 
 
+def test_a_batch_without_weight_moves_nothing(tmp_path):
+    """As of a task that Tune.task_weights leaves out."""
+    problem = make_problem(prompts(1), RECIPE)
+    nothing = dataclasses.replace(problem, objective=lambda *_: (jnp.zeros(()), jnp.zeros(())))
+    step = train.make_step(nothing.module, nothing.objective, RECIPE)
+    state = train.initial_state(nothing, RECIPE)
+    after, metrics = step(state, nothing.frozen, nothing.batches(0))
+    assert float(metrics['loss'][0]) == 0
+    assert np.isfinite(after.trained['prompt']).all()
+
+
 def test_a_population_is_its_members(tmp_path):
     together = fit(tmp_path / 'both', members=2)
     problem = make_problem(prompts(2), RECIPE)

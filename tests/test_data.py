@@ -1,0 +1,54 @@
+"""From files to splits: which rows count, and what cannot be prepared."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from pt2tt_jax import data, rows, tasks
+from pt2tt_jax.errors import UserError
+from pt2tt_jax.settings import Data
+
+
+def written(folder, task: str, found: list[dict]) -> Data:
+    """`found` as both splits of a task."""
+    place = folder / tasks.dataset(task).source
+    place.mkdir(parents=True)
+    for split in ('train', 'validation'):
+        text = ''.join(json.dumps(row) + '\n' for row in found)
+        (place / f'{split}.jsonl').write_text(text)
+    return Data(task=task, data_dir=str(folder))
+
+
+def wsc(number: int) -> dict:
+    return {
+        'idx': number,
+        'text': f'Ann told Bea {number} that she won .',
+        'span1_text': 'Ann',
+        'span1_index': 0,
+        'span2_text': 'she',
+        'span2_index': 5,
+        'label': number % 2,
+    }
+
+
+def test_rows_that_are_no_examples_are_not_counted(tmp_path):
+    """T5 trained on the right pronouns of WSC alone; the first row here is a wrong one."""
+    settings = written(tmp_path, 'wsc_simple', [wsc(i) for i in range(40)])
+    found, _ = rows.read_rows(settings, tasks.dataset('wsc_simple'))
+    assert {row['label'] for split in found.values() for row in split} == {1}
+    assert {name: len(split) for name, split in found.items()} == {
+        'train': 18,
+        'validation': 2,
+        'test': 20,
+    }
+
+
+@pytest.mark.parametrize('verbaliser', ['flan', 'options'])
+def test_candidates_of_each_example_are_refused(verbaliser):
+    source = tasks.dataset('winogrande')
+    with pytest.raises(UserError, match=r"winogrande has candidates .*verbaliser=\"'names'\""):
+        data.label_words(Data(task='winogrande', verbaliser=verbaliser), source)
+    assert len(data.label_words(Data(task='winogrande'), source)) == 2
+    assert data.label_words(Data(task='sst2', verbaliser=verbaliser), tasks.dataset('sst2'))
