@@ -125,10 +125,12 @@ class Job:
         """Says in `results.json` what is run on what, and makes the folder.
 
         Raises:
-          UserError: when the folder holds a run on other data, or with other prompts.
+          UserError: when the folder holds a run of another backbone, on other data, or with other
+            prompts, whatever their names are.
         """
         prepared, backbone, values = self.prepared, self.backbone, self.results.values
-        self.results.check_made_of(prepared.digests() | inputs.digests(self.settings))
+        made_of = {'the backbone': backbone.fingerprint} | prepared.digests()
+        self.results.check_made_of(made_of | inputs.digests(self.settings))
         sizes = {name: len(split) for name, split in prepared.splits().items()}
         labels = prepared.test.student.labels
         values.setdefault('version', distribution.version('pt2tt-jax'))

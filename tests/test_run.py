@@ -298,6 +298,16 @@ def test_data_that_changed_under_their_name_are_refused(finished, folder, tmp_pa
     main(how)
 
 
+def test_a_model_that_changed_under_its_name_is_refused(finished, folder, tmp_path, capsys):
+    model = shutil.copytree(folder / 't5', tmp_path / 't5')
+    huggingface.save(model, toys.TINY, backbones.random_params(toys.TINY, seed=1))
+    out = shutil.copytree(finished, tmp_path / 'out')
+    text = (out / 'results.json').read_text().replace(str(folder / 't5'), str(model))
+    (out / 'results.json').write_text(text)
+    how = [*command(folder, out), f'--model={model}']
+    assert 'the backbone has changed since' in failure(capsys, how)
+
+
 def test_a_prompt_that_changed_under_its_name_is_refused(finished, folder, tmp_path, capsys):
     source = tmp_path / 'p_in.npy'
     np.save(source, np.zeros((6, 8), np.float32))
