@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from pt2tt_jax.results import HOW
+from pt2tt_jax.sections import Recipe
+from pt2tt_jax.settings import SECTIONS
 from pt2tt_jax.tasks import catalogue, labels
 
 ROOT = Path(__file__).parents[1]
@@ -32,12 +35,16 @@ def test_settings_page_is_what_the_code_says(writer):
 
 
 def test_every_setting_has_a_meaning(writer):
-    from pt2tt_jax.sections import Recipe
-    from pt2tt_jax.settings import SECTIONS
-
     for kind in SECTIONS:
         said = writer.meanings(kind) | writer.meanings(Recipe)
         assert kind.__dataclass_fields__.keys() <= said.keys(), kind
+
+
+def test_settings_that_may_change_in_a_folder_are_named(writer):
+    head = (ROOT / 'docs/settings.md').read_text().partition(writer.MARK)[0]
+    said = re.findall(r'`(?:\w+\.)?(\w+)`', head.partition('**One folder, one run.**')[2])
+    all_names = [(s.__name__, name) for s in SECTIONS for name in s.__dataclass_fields__]
+    assert {name for section, name in all_names if HOW.search(f'{section}.{name}')} == set(said)
 
 
 def test_formats_and_verbalisers_are_explained():
