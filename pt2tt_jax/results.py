@@ -15,7 +15,7 @@ from typing import Any
 import filelock
 import jax
 
-from pt2tt_jax import processes
+from pt2tt_jax import files, processes
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.settings import SECTIONS, Settings
 
@@ -92,15 +92,8 @@ class Results:
         if not processes.first():
             return
         self._claim()
-        part = self.path.with_suffix('.part')
-        try:
+        with files.replacing(self.path) as part:
             part.write_text(json.dumps(self.values, indent=1))
-            part.replace(self.path)
-        except OSError as error:
-            raise UserError(
-                f'{self.path} could not be written ({error.strerror}); make room and start the '
-                'same command again.'
-            ) from error
 
     def _claim(self) -> None:
         """Makes the folder, and locks it for as long as this process lives, however it ends."""
