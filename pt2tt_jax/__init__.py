@@ -25,7 +25,9 @@
     distill     MPT's loss and training from several teachers; `source_stage` is the whole run
     suite       methods x tasks x seeds, and one table
     inventory   what each method trains, counted
-    settings    every setting from gin; `sections` has names and defaults, `given` what is wrong
+    settings    every setting from gin; `sections` has names and defaults, `meanings` what they
+                mean, `given` what is wrong with them
+    files       what is written: whole, or not at all
     convert     models and prompts from and to T5X, Hugging Face, PEFT and numpy
     t5x         what `t5x.train` needs; `bindings` and `held` are the parts that need no T5X
     cli         the `pt2tt` command
