@@ -42,6 +42,7 @@ class Predictor:
 
     def __init__(self, path: Path, model: str | None = None, input_length: int | None = None):
         tensors, self.about = saved.load(path)
+        self._check_says(path)
         self.backbone = backbones.load(model or self.about['backbone'])
         saved.check_fits(path, self.about, self.backbone)
         params = jax.device_put(self.backbone.params)
@@ -49,6 +50,15 @@ class Predictor:
         self.model = evaluate.restored(placed, tensors, self.about)
         self.input_length = input_length or self.about['input_length']
         self._warn_of_format(path)
+
+    def _check_says(self, path: Path) -> None:
+        """Files of others may lack what a run or `pt2tt convert` always writes."""
+        for name in ('backbone', 'labels', 'input_length'):
+            if name not in self.about:
+                raise UserError(
+                    f'The metadata of {path} do not say {name!r}: it was not written by pt2tt run, '
+                    'transfer, tune or convert. Make it again with one of them.'
+                )
 
     def _warn_of_format(self, path: Path) -> None:
         """Lines are read as they are; only the stripped text of one field is a plain line."""

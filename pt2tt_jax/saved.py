@@ -50,6 +50,7 @@ def load(path: Path | str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     Raises:
       UserError: when the file is missing, cut off, or something else.
     """
+    _check_kind(Path(path))
     try:
         with safetensors.safe_open(str(path), framework='numpy') as file:
             header = (file.metadata() or {}).get('pt2tt')
@@ -64,6 +65,21 @@ def load(path: Path | str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     if about.get('kind') != KIND:
         raise UserError(f'{path} was not written by pt2tt: it says nothing about its backbone.')
     return tensors, about
+
+
+def _check_kind(path: Path) -> None:
+    """Raises UserError for prompts in other formats, and for folders that hold prompts."""
+    if path.suffix == '.npy' or (path / 'adapter_config.json').is_file():
+        what = 'an array of numpy' if path.suffix == '.npy' else 'a PEFT adapter'
+        raise UserError(
+            f'{path} is {what}, which does not say its backbone; make a prompt file of it: pt2tt '
+            f'convert {path} {path.with_suffix("")}.safetensors --model MODEL.'
+        )
+    if path.is_dir():
+        patterns = ('prompts/*/*.safetensors', '*/seed*.safetensors', 'seed*.safetensors')
+        found = [file for pattern in patterns for file in sorted(path.glob(pattern))]
+        such = f'a file of it, such as {found[0]}' if found else 'a .safetensors file'
+        raise UserError(f'{path} is a folder; name {such}.')
 
 
 def load_prompt(path: Path | str) -> tuple[np.ndarray, dict[str, Any]]:

@@ -160,6 +160,31 @@ def test_damaged_files(prompt, model, tmp_path):
         convert(str(folder), str(tmp_path / 'out.npy'))
 
 
+def test_files_that_are_no_prompts(prompt, tmp_path):
+    text, objects = tmp_path / 'a.jsonl', tmp_path / 'b.npy'
+    text.write_text('{}')
+    np.save(objects, np.array([{}], dtype=object))
+    target = str(tmp_path / 'out.npy')
+    for source, message in (
+        (text, r'a\.jsonl is no prompt file'),
+        (objects, r'b\.npy is not a whole file of numpy \(cut off, or not of plain numbers\)'),
+        (tmp_path / 'none', r'There is nothing at .*none\.'),
+        ('none', r'There is nothing at none; as the name of a model, it cannot become an array'),
+        ('flan-demo', 'A model in the format of Hugging Face cannot become an array'),
+    ):
+        with pytest.raises(UserError, match=message):
+            convert(str(source), target)
+
+
+@pytest.mark.parametrize(
+    ('target', 'kind'), [('a.npy', 'pt2tt'), ('a.safetensors', 'npy'), ('a', 'pt2tt')]
+)
+def test_names_that_say_another_format(target, kind, prompt, tmp_path):
+    with pytest.raises(UserError, match=rf'{target} cannot be .* as --to says'):
+        convert(str(prompt), str(tmp_path / target), Options(target_format=kind))
+    assert not (tmp_path / target).exists()
+
+
 def test_prompt_of_another_model(prompt, tmp_path):
     other = huggingface_folder(tmp_path / 'other', seed=9)
     with pytest.raises(UserError, match=r'was made for the backbone .*, with other weights'):

@@ -169,6 +169,15 @@ def test_nothing_to_measure_on(toy, texts, tmp_path, capsys):
     assert 'Say what to measure on' in failure(capsys, arguments)
 
 
+@pytest.mark.parametrize('name', ['backbone', 'labels', 'input_length'])
+def test_predict_names_what_a_file_does_not_say(toy, tmp_path, capsys, name):
+    about = saved.identity(toy) | {'labels': [], 'input_length': 32}
+    file, rows = tmp_path / 'a.safetensors', np.zeros((4, 8), np.float32)
+    saved.save(file, {saved.PROMPT: rows}, {k: v for k, v in about.items() if k != name})
+    said = failure(capsys, ['predict', '--prompt', str(file), '--text', 'x'])
+    assert f'of {file} do not say {name!r}' in said
+
+
 def test_a_converted_prompt_says_nothing_of_texts(toy, texts, tmp_path):
     path = tmp_path / 'a.safetensors'
     rows = RANDOM.normal(size=(4, 8)).astype(np.float32)

@@ -49,8 +49,24 @@ def test_missing_file(tmp_path):
 
 
 def test_folder_instead_of_a_file(tmp_path):
-    with pytest.raises(UserError, match='not a whole safetensors file'):
+    with pytest.raises(UserError, match=r'is a folder; name a \.safetensors file'):
         saved.load(tmp_path)
+    file = tmp_path / 'prompts/prompt/seed0.safetensors'
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b'')
+    for folder in (tmp_path, tmp_path / 'prompts', file.parent):
+        with pytest.raises(UserError, match=f'{folder} is a folder; .* such as {file}'):
+            saved.load(folder)
+
+
+def test_prompts_in_other_formats(tmp_path):
+    np.save(tmp_path / 'a.npy', np.zeros((2, 8)))
+    (tmp_path / 'adapter').mkdir()
+    (tmp_path / 'adapter' / 'adapter_config.json').write_text('{}')
+    for name, made in (('a.npy', 'a'), ('adapter', 'adapter')):
+        there = f'convert {tmp_path / name} {tmp_path / made}.safetensors --model MODEL'
+        with pytest.raises(UserError, match=there):
+            saved.load(tmp_path / name)
 
 
 @pytest.mark.parametrize('metadata', [None, {'pt2tt': 'no json'}, {'pt2tt': '{"kind": "other"}'}])

@@ -67,7 +67,7 @@ def convert(source: str, target: str, options: Options = Options()) -> str:
         there whole or not at all.
     """
     kind = formats.of_source(source, options.source_format)
-    wanted = formats.of_target(target, kind, options.target_format)
+    wanted = formats.of_target(target, kind, options.target_format, source)
     is_prompt = wanted in formats.PROMPTS
     _check_flags(options, *((_OF_MODELS, 'prompt') if is_prompt else (_OF_PROMPTS, 'whole model')))
     return (_prompt if is_prompt else _model)(source, kind, target, wanted, options)

@@ -12,6 +12,7 @@ PROMPTS = ('pt2tt', 'npy', 'peft')
 ALL = (*WEIGHTS, *PROMPTS)
 # What each can become; a T5X checkpoint of a tuned model holds a prompt, too.
 TARGETS = {**dict.fromkeys(PROMPTS, PROMPTS), 'hf': WEIGHTS, 't5x': ALL}
+_NUMPY = b'\x93NUMPY'  # begins its files
 _SUFFIXES = {'.safetensors': 'pt2tt', '.npy': 'npy'}
 
 
@@ -64,12 +65,24 @@ def _found(path: str) -> str:
     if path.startswith(('gs://', T5X)):
         return 't5x'
     if place.is_file():
-        return _SUFFIXES.get(place.suffix, 'npy')
+        return _of_file(place)
     if place.is_dir():
         return _of_folder(place)
     if place.suffix in _SUFFIXES or path.startswith(('/', './', '../', '~')):
         raise UserError(f'There is nothing at {path}.')
     return 'hf'
+
+
+def _of_file(file: Path) -> str:
+    if file.suffix == '.safetensors':
+        return 'pt2tt'
+    with file.open('rb') as opened:
+        if opened.read(len(_NUMPY)) == _NUMPY:
+            return 'npy'
+    raise UserError(
+        f'{file} is no prompt file: neither .safetensors, as pt2tt writes it, nor an array of '
+        'numpy.'
+    )
 
 
 def _of_folder(folder: Path) -> str:
@@ -80,17 +93,36 @@ def _of_folder(folder: Path) -> str:
     return 't5x'  # its reader says what is missing
 
 
-def of_target(path: str, source: str, given: str | None = None) -> str:
+def of_target(path: str, source: str, given: str | None = None, origin: str = '') -> str:
     """The format to write at `path` from `source`: by suffix, else the folder that suits.
 
+    Args:
+      path: what will be written.
+      source: the format of what is read.
+      given: the format that the user asks for.
+      origin: where what is read lies, or the name of a model.
+
     Raises:
-      UserError: if `source` cannot become that.
+      UserError: if `source` cannot become that, or the name says another format than `given`.
     """
     named = re.fullmatch(r'checkpoint_\d+', Path(path).name) or path.startswith('gs://')
     by_name = 't5x' if named else _SUFFIXES.get(Path(path).suffix)
     kind = given or by_name or ('peft' if source in PROMPTS else 'hf')
     check(kind)
+    suffix = {'pt2tt': '.safetensors'}.get(kind, '')
+    if _SUFFIXES.get(Path(path).suffix, kind) != kind or not path.endswith(suffix):
+        raise UserError(
+            f'{path} cannot be {_NAMES[kind]}, as --to says: by its name nothing would read it as '
+            f'that. {f"Name it with {suffix}" if suffix else "Name it otherwise"}, or leave --to '
+            'out.'
+        )
     if kind not in TARGETS[source]:
+        named = origin == 'flan-demo' or ':' in origin or not origin
+        if source == 'hf' and not named and not Path(origin).exists():
+            raise UserError(
+                f'There is nothing at {origin}; as the name of a model, it cannot become '
+                f'{_NAMES[kind]}.'
+            )
         raise UserError(
             f'{_NAMES[source][0].upper()}{_NAMES[source][1:]} cannot become {_NAMES[kind]}; it can '
             f'become: {", ".join(TARGETS[source])}.'

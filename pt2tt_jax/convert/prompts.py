@@ -105,7 +105,8 @@ def _of_npy(path: str) -> Prompt:
     except FileNotFoundError as error:
         raise UserError(f'There is no file {path}.') from error
     except (OSError, ValueError, EOFError) as error:
-        raise UserError(f'{path} is not a whole file of numpy ({error}); copy it again.') from error
+        why = error if isinstance(error, OSError) else 'cut off, or not of plain numbers'
+        raise UserError(f'{path} is not a whole file of numpy ({why}); copy it again.') from error
 
 
 def _of_peft(path: str) -> Prompt:

@@ -113,7 +113,8 @@ def read(path: str) -> Float[np.ndarray, 'prompt embed']:
     try:
         return np.load(path)
     except (OSError, ValueError, EOFError) as error:
-        raise UserError(f'No prompt could be read from {path}: {error}') from error
+        why = error if isinstance(error, OSError) else 'it is cut off, or not of plain numbers'
+        raise UserError(f'No prompt could be read from {path}: {why}.') from error
 
 
 def several(init: Initialiser) -> Initialiser:
