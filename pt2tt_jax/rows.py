@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 
 import numpy as np
@@ -143,6 +144,7 @@ def _official(source: tasks.DataSet, split: str, data_dir: str) -> Iterator[Row]
     """Rows of an official split: from files, or from TFDS where no folder is named."""
     if data_dir or source.source.startswith('demo/'):
         return tasks.rows(source, split, data_dir or None)
+    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')  # which is read once, by the import
     try:
         from pt2tt_jax.tasks import seqio_sources  # imports TensorFlow
     except ImportError as error:
@@ -150,6 +152,7 @@ def _official(source: tasks.DataSet, split: str, data_dir: str) -> Iterator[Row]
             f'The data set {source.name!r} is read from TFDS, which is not installed: '
             "pip install 'pt2tt-jax[data]', or name a folder of JSON lines with --data_dir."
         ) from error
+    logging.getLogger('absl').setLevel(logging.ERROR)  # what is missing is said in our own words
     return seqio_sources.tfds_rows(source, split)
 
 

@@ -32,7 +32,7 @@ from . import labels, patterns
 from .datasets import DATASETS, DataSet
 from .examples import Example, to_examples
 from .formats import FORMATS, Format, formatter, searched
-from .readers import read, rows, split_file
+from .readers import check_folder, read, rows, split_file
 from .splits import SPLITS, comparison_rows
 from .templates import T5, Template
 
@@ -112,6 +112,9 @@ def entry(name: str, templates: Iterable[Template] = ()) -> Entry:
         format, verbaliser = _parts(name.removeprefix(f'{dataset.name}_'), spellings)
         if name.startswith(f'{dataset.name}_') and format in spellings:
             return task(dataset, spellings[format], verbaliser, templates)
+    own = [one.name for one in known.values() if one.dataset.name == name]
+    if own:
+        raise UserError(f'{name!r} is a data set; name one of its tasks: {", ".join(own)}.')
     raise UserError(f'There is no task {name!r}. {nearest(name, known)}')
 
 
@@ -215,6 +218,7 @@ def table(data_dir: str | Path | None = None, match: str = '', width: int | None
     Raises:
       UserError: when no name contains `match`.
     """
+    check_folder(data_dir)
     made = Table('task', 'source', 'kind', 'fields', 'targets', 'rows', 'input', box=None)
     made.title = 'Rows are train/validation/test' if data_dir else None
     for dataset, group in itertools.groupby(entries(), lambda one: one.dataset):

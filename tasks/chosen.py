@@ -16,7 +16,7 @@ from .demo import DEMO_TEMPLATES, demo_templates
 from .families import load_family
 from .formats import searched
 from .readers import BUNDLED
-from .templates import T5, Template, find, fits
+from .templates import T5, Template, find, fits, warn_of_gaps
 
 logger = logging.getLogger('pt2tt')
 
@@ -49,6 +49,12 @@ def teachers(names: Sequence[str], dataset: DataSet, input_format: str) -> list[
     With the format `lmbff`, a file of searched templates says how the student's own text is
     written. Those teach nothing, and what stays besides, or the usual ones, teaches.
     """
+    found = _teachers(names, dataset, input_format)
+    warn_of_gaps(found, dataset)
+    return found
+
+
+def _teachers(names: Sequence[str], dataset: DataSet, input_format: str) -> list[Template]:
     found = named(names, dataset)
     if input_format != 'lmbff' or searched(dataset, found) is None:
         return found

@@ -76,7 +76,12 @@ def split_file(dataset: DataSet, split: str, data_dir: str | Path | None = None)
     """Where the rows of a split lie. The demo sets need no `data_dir`."""
     bundled = dataset.source.startswith('demo/')
     if data_dir is None and not bundled:
-        raise UserError(f'The data set {dataset.name!r} does not ship here: name a data directory.')
+        raise UserError(
+            f'The data set {dataset.name!r} does not ship here: name a data directory with '
+            '--data_dir DIR.'
+        )
+    if not bundled:
+        check_folder(data_dir)
     folder = (BUNDLED if bundled else Path(data_dir or '')) / dataset.source
     found = {_stem(path): path for path in sorted(folder.glob('*')) if _plain_suffix(path) in OPEN}
     for name in (dataset.official(split), split):
@@ -86,7 +91,21 @@ def split_file(dataset: DataSet, split: str, data_dir: str | Path | None = None)
         f'No split {split!r} of {dataset.name!r} in {folder}. {nearest(split, found)}'
         if found
         else f'No rows of {dataset.name!r}: {folder} has no .jsonl, .csv or .tsv file.'
+        f'{_elsewhere(dataset.source, Path(data_dir or ""))}'
     )
+
+
+def check_folder(data_dir: str | Path | None) -> None:
+    """Raises UserError unless the data directory, if one is named, is there."""
+    if data_dir and not Path(data_dir).is_dir():
+        raise UserError(f'There is no folder {data_dir} (--data_dir).')
+
+
+def _elsewhere(source: str, data_dir: Path) -> str:
+    """A hint where `data_dir` is a level or two too deep or too high for the folder `source`."""
+    near = [*data_dir.resolve().parents[:2], *sorted(data_dir.glob('*/'))]
+    found = [str(place) for place in near if (place / source).is_dir()]
+    return f' Did you mean --data_dir {found[0]}?' if found else ''
 
 
 def custom(

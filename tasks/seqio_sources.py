@@ -148,8 +148,8 @@ def _builder(dataset: DataSet, data_dir: str | Path | None) -> tfds.core.Dataset
         ) from error
     if not builder.is_prepared():
         raise UserError(
-            f'{dataset.builder} of TFDS is not downloaded; name a data directory with JSON-lines '
-            f'files, or download it with: {_download(dataset, data_dir)}'
+            f'{dataset.builder} of TFDS is not downloaded; name a folder of JSON-lines files with '
+            f'--data_dir DIR, or download it with: {_download(dataset, data_dir)}'
         )
     return builder
 

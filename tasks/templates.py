@@ -179,14 +179,40 @@ def _check_gaps(template: Template, dataset: str, empty: tuple[str, ...]) -> Non
             'field of the data set in the template, or choose another one.'
         )
     if empty:
-        logger.warning('%s: no field of %s fills %s; its key stays.', template.name, dataset, slots)
+        _tell_gaps(dataset, {template.name: empty})
+
+
+def warn_of_gaps(templates: Iterable[Template], dataset: DataSet) -> None:
+    """Says in one line which templates will have keys without a text."""
+    empty = {one.name: gaps for one in templates if one.gaps and (gaps := _gaps(one, dataset))}
+    _tell_gaps(dataset.name, empty)
+
+
+_told: set[tuple[str, str]] = set()  # (data set, template) whose gaps have been warned of
+
+
+def _tell_gaps(dataset: str, empty: Mapping[str, Sequence[str]]) -> None:
+    fresh = [name for name in empty if (dataset, name) not in _told]
+    _told.update((dataset, name) for name in fresh)
+    if fresh:
+        logger.warning(
+            '%s has fewer fields than these templates have slots, whose keys stay without a text: '
+            '%s.',
+            dataset,
+            ', '.join(f'{name} ({", ".join(map("{{{}}}".format, empty[name]))})' for name in fresh),
+        )
 
 
 def fits(template: Template, dataset: DataSet) -> bool:
     """Whether the fields of `dataset` fill every slot, or the template lives with gaps."""
+    return template.gaps or not _gaps(template, dataset)
+
+
+def _gaps(template: Template, dataset: DataSet) -> list[str]:
+    """The slots that no field of `dataset` fills."""
     named = {name: name for name in dataset.fields}
     filled = _filled(template, named, {name: name for name in dataset.extras})
-    return template.gaps or None not in filled.values()
+    return [slot for slot, text in filled.items() if text is None]
 
 
 def answer(template: Template, text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -43,6 +44,31 @@ def test_rows_that_are_no_examples_are_not_counted(tmp_path):
         'validation': 2,
         'test': 20,
     }
+
+
+@pytest.mark.parametrize(
+    ('values', 'warned'),
+    [
+        (('negative', 'positive') * 10, True),
+        ((1, 0) * 10, True),
+        (('negative', 'positive') * 4, False),
+        (tuple(f'text {i % 11}' for i in range(99)), False),
+        (('same',) * 30, False),
+    ],
+)
+def test_labels_that_are_taken_as_text(values, warned, tmp_path, caplog):
+    file = tmp_path / 'a.jsonl'
+    file.write_text(''.join(json.dumps({'text': 'x', 'label': v}) + '\n' for v in values))
+    settings = Data(train=str(file), validation=str(file), fields=('text',))
+    rows.read_rows(settings, rows.dataset(settings))
+    first, *_, last = sorted(map(str, values))
+    said = f"text to generate; it has only the values '{first}', '{last}': --labels {first},{last}"
+    assert (said in caplog.text) is bool(caplog.text) is warned
+    if warned:
+        caplog.clear()
+        known = dataclasses.replace(settings, labels=(first, last))
+        rows.read_rows(known, rows.dataset(known))
+        assert not caplog.text
 
 
 @pytest.mark.parametrize('verbaliser', ['flan', 'options'])

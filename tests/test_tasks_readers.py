@@ -139,8 +139,18 @@ def test_splits_lie_under_the_source(tmp_path):
         split_file(dataset('mnli'), 'train', tmp_path)
     with pytest.raises(UserError, match=r"No rows of 'sst2': .*glue/sst2 has no"):
         split_file(dataset('sst2'), 'train', tmp_path)
-    with pytest.raises(UserError, match='name a data directory'):
+    with pytest.raises(UserError, match='name a data directory with --data_dir DIR'):
         split_file(dataset('sst2'), 'train')
+    with pytest.raises(UserError, match=rf'There is no folder {tmp_path}/none \(--data_dir\)'):
+        split_file(dataset('sst2'), 'train', tmp_path / 'none')
+
+
+def test_data_folders_of_another_level(tmp_path):
+    place = tmp_path / 'data' / 'glue' / 'sst2'
+    place.mkdir(parents=True)
+    for near in (tmp_path, place.parent, place):
+        with pytest.raises(UserError, match=f'Did you mean --data_dir {tmp_path}/data\\?'):
+            split_file(dataset('sst2'), 'train', near)
 
 
 def test_names_and_kinds_of_the_data_sets():

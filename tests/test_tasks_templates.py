@@ -10,6 +10,7 @@ import pytest
 
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.tasks import chosen, metrics, prepare, templates
+from pt2tt_jax.tasks.chosen import teachers
 from pt2tt_jax.tasks.datasets import DATASETS, dataset
 from pt2tt_jax.tasks.examples import to_examples
 from pt2tt_jax.tasks.families import load_family, unusable
@@ -115,7 +116,20 @@ def test_gap_keeps_its_key_and_is_told_once(caplog):
     for _ in range(3):
         assert apply(T5['mnli'], own, {'only': 'Fine.'}) == 'mnli hypothesis: Fine. premise:'
     (record,) = caplog.records
-    assert record.getMessage() == 't5/mnli: no field of gappy fills {premise}; its key stays.'
+    assert record.getMessage() == (
+        'gappy has fewer fields than these templates have slots, whose keys stay without a text: '
+        't5/mnli ({premise}).'
+    )
+
+
+def test_gaps_of_all_templates_are_told_in_one_line(caplog):
+    own = custom(('text',), label=None, name='one_field')
+    found = teachers(('t5/mnli', 't5/sst2', 't5/squad'), own, 'stripped')
+    (record,) = caplog.records
+    assert record.getMessage().endswith('a text: t5/mnli ({premise}), t5/squad ({context}).')
+    for template in (*found, *teachers(('t5/mnli', 't5/squad'), own, 'stripped')):
+        apply(template, own, {'text': 'Fine.'})
+    assert len(caplog.records) == 1
 
 
 @pytest.mark.parametrize(
