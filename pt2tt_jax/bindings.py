@@ -43,13 +43,16 @@ from pt2tt_jax.tuning import Tuning
 def recipe(method: str, steps: int, stage: int = 2) -> Recipe:
     """How a method is trained: section `Transfer` in stage 1, `Tune` in the method's scope else.
 
-    A warning tells where `Tune.learning_rate` does not reach a method that has its own.
+    Warnings tell where `Tune.learning_rate` does not reach a method that has its own, and which
+    settings have no effect under T5X.
     """
     if stage == 1:
+        given.warn_idle('Transfer')
         return dataclasses.replace(Transfer(), steps=steps)
     scope = [method.partition('+')[0]]  # as a list, it opens below none that asks for a recipe
     with gin.config_scope(scope):
         given.warn_both(*scope)
+        given.warn_idle('Tune')
         return dataclasses.replace(Tune(), steps=steps)
 
 

@@ -204,9 +204,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     started = time.monotonic()
     try:
         if unknown or (gin_flags and args.command not in CONFIGURED):
-            flag, *more = [*unknown, '']
-            value = '' if more[0].startswith('-') else more[0]
-            raise UserError(unknown_flag(args.command, flag or gin_flags[0], value))
+            flag, value, *_ = [*(unknown or gin_flags), '']
+            value = '' if value.startswith('-') else value
+            raise UserError(unknown_flag(args.command, flag, value))
+        if args.command in (*TRAINING, 'prepare', 'report') and Path(args.out).is_file():
+            raise UserError(f'{args.out} is a file; name a folder with --out.')
         with room(f'pt2tt {args.command}'):
             _RUN[args.command](args, gin_flags)
         sys.stdout.flush()

@@ -139,6 +139,27 @@ def warn_both(method: str) -> None:
         _warn(f'{method}/Tune.{name} = {own[name]!r} goes before Tune.{name} = {common[name]!r}.')
 
 
+# What the loops of `pt2tt` read, and T5X has settings of its own for.
+_OURS = (
+    *('batch_size', 'accumulate', 'packing', 'eval_every', 'checkpoint_every', 'keep'),
+    *('population', 'patience', 'writers', 'steps', 'methods', 'seeds', 'source', 'learning_rates'),
+    *('mixing', 'task_weights', 'teacher_weight', 'top_k', 'targets', 'teacher_cache', 'held_out'),
+    'seed',
+)
+
+
+def warn_idle(section: str) -> None:
+    """Warns once of settings of 'Transfer' or 'Tune' that have no effect under T5X."""
+    with gin.config_scope(None):
+        bound = gin.get_bindings(f'pt2tt.{section}')
+    found = [f'{section}.{name}' for name in sorted(bound) if name in _OURS]
+    if found:
+        _warn(
+            f'Without effect under T5X: {", ".join(found)}. The gin files of gin/t5x/runs have '
+            'what T5X takes instead, such as BATCH_SIZE, TRAIN_STEPS and EVAL_PERIOD.'
+        )
+
+
 @functools.cache
 def _warn(message: str) -> None:
     """Once, though every task of a suite reads the same files."""

@@ -11,6 +11,7 @@ import inspect
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import gin
@@ -156,7 +157,7 @@ def _parsed(
     except UserError as error:  # gin appends where it was called from
         raise UserError(str(error).splitlines()[0]) from error
     except Exception as error:  # gin raises a dozen classes, from TokenError to ImportError
-        raise UserError(_explain(str(error))) from error
+        raise UserError(_explain(str(error), bindings)) from error
     finally:
         _folders.clear()
         _texts.clear()
@@ -195,11 +196,31 @@ _readers: list = gin.config._FILE_READERS  # pyright: ignore
 _readers.insert(0, (_open, lambda name: bool(_folders and _find(name))))
 
 
-def _explain(message: str) -> str:
-    """Gin's complaint in one sentence, with the nearest name where one is unknown."""
+def _explain(message: str, bindings: Sequence[str]) -> str:
+    """Gin's complaint in one sentence, with the nearest name where one is unknown.
+
+    What it says of a binding's place, 'line 1', is that among the flags and no use to anyone.
+    """
     lines = message.strip().splitlines() or ['no reason given']
     where = next((f' ({line.strip()})' for line in lines if line.startswith('  In file')), '')
-    return f'{_reason(lines[0], message)}{where}'
+    in_file = where or re.search(r'\(.*\.gin, line \d+\)', message)
+    wrong = None if in_file else next(filter(None, map(_no_value, bindings)), None)
+    return wrong or f'{_reason(lines[0], message)}{where}'
+
+
+def _no_value(binding: str) -> str | None:
+    """What is wrong with the value of a binding, if it does not parse."""
+    name, _, value = (part.strip() for part in binding.partition('='))
+    try:
+        gin.config.parse_value(value)  # pyright: ignore
+    except (SyntaxError, TokenError):
+        if re.fullmatch(r'[\w./:@ -]+', value):
+            return f'{name} = {value} is no value; write --gin.{name}="\'{value}\'".'
+        if value:
+            return f'{name} = {value} is no value: write text in quotes, numbers without.'
+    except ValueError:  # a reference to what there is not
+        pass
+    return None
 
 
 def _reason(first: str, message: str) -> str:

@@ -10,7 +10,8 @@ import sys
 
 import pytest
 
-from pt2tt_jax import cli, flags, meanings, settings
+from pt2tt_jax import cli, flags, meanings, rows, settings
+from pt2tt_jax.errors import UserError
 
 
 def failed(argv, capsys) -> str:
@@ -52,6 +53,34 @@ def test_report_of_several_runs(tmp_path, capsys):
 
 def test_tasks_of_no_such_name(capsys):
     assert "No task has 'nosuchthing' in its name." in failed(['tasks', 'nosuchthing'], capsys)
+
+
+@pytest.mark.parametrize(
+    ('argv', 'message'),
+    [
+        (['shw', 'sst2'], 'such as pt2tt tasks sst2, or show and a name: pt2tt tasks show sst2.'),
+        (['show', 'sst2'], "'sst2' is a data set; name one of its tasks: sst2_pretrain, sst2_raw"),
+        (['show', 'sst2_raw', '--count=-1'], '--count must be at least 0'),
+        (['show', 'sst2_raw', '--input_length=0'], '--input_length must be at least 1'),
+    ],
+)
+def test_tasks_that_are_not_shown(argv, message, capsys):
+    assert message in failed(['tasks', *argv], capsys)
+
+
+@pytest.mark.parametrize(
+    ('name', 'expected'),
+    [
+        ('sst2_stripped', 'write --task sst2 --input_format stripped.'),
+        ('sst2_raw_score', 'write --task sst2 --input_format raw.'),
+        ('mnli_t5.mnli', 'write --task mnli --input_format t5/mnli.'),
+        ('rte_raw_digits', """--input_format raw --gin.Data.verbaliser="'digits'"."""),
+        ('sst3', "no data set 'sst3'. Did you mean 'sst2'"),
+    ],
+)
+def test_names_of_pt2tt_tasks_as_data_sets(name, expected):
+    with pytest.raises(UserError, match=re.escape(expected)):
+        rows.dataset(settings.Data(task=name))
 
 
 @pytest.mark.parametrize('command', flags.COMMANDS)
@@ -100,6 +129,15 @@ def test_every_setting_is_explained():
     page = ' '.join(meanings.page(settings.SECTIONS, options=True).split())
     assert "Tune.schedule 'linear' 'linear' (down to 0), 'constant' or 'cosine'." in page
     assert 'lora Tune.learning_rate = 5e-4; rank = 8;' in page
+
+
+@pytest.mark.parametrize('command', ['run', 'eval', 'prepare', 'report'])
+def test_results_need_a_folder(command, tmp_path, capsys):
+    file = tmp_path / 'a.jsonl'
+    file.write_text('')
+    more = ['--prompt=x'] if command == 'eval' else []
+    printed = failed([command, f'--out={file}', *more], capsys)
+    assert printed == f'pt2tt: {file} is a file; name a folder with --out.\n'
 
 
 def test_version(capsys):

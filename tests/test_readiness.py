@@ -28,7 +28,7 @@ QUICK = [
     '--gin.Tune.length=6',
     '--gin.Tune.batch_size=4',
     '--gin.Data.input_length=32',
-    '--seeds=0',
+    '--gin.Tune.seeds=(0,)',
     '--templates=t5/sst2',
 ]
 ROWS = np.random.default_rng(0).normal(size=(3, 8)).astype(np.float32)

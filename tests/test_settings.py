@@ -193,6 +193,20 @@ def test_only_methods_that_are_trained_are_recorded():
     assert both['pt2tt'] == {'thaw': False}
 
 
+def test_settings_that_t5x_does_not_read(caplog):
+    """`bindings.recipe` asks, which imports SeqIO."""
+    given._warn.cache_clear()
+    names = ('Tune.batch_size = 4', 'Tune.optimizer = "adafactor"', 'Transfer.top_k = 0')
+    gin.parse_config(['full/Tune.population = 1', *names])
+    for _ in range(2):
+        given.warn_idle('Tune')
+        given.warn_idle('Transfer')
+    gin.clear_config()
+    one, other = caplog.messages
+    assert one.startswith('Without effect under T5X: Tune.batch_size. The gin files')
+    assert other.startswith('Without effect under T5X: Transfer.top_k. ')
+
+
 # What is wrong
 
 
@@ -221,7 +235,7 @@ def test_only_methods_that_are_trained_are_recorded():
         ('Transfer.top_k = -1', r'Transfer.top_k must be at least 0'),
         ('Tune.eval_every = -1', r'Tune.eval_every must be at least 0'),
         ('Tune.learning_rate = -0.1', r'Tune.learning_rate must be at least 0'),
-        ("Tune.learning_rate = float('nan')", r'value'),
+        ("Tune.learning_rate = float('nan')", r'is no value'),
         ('Data.input_length = 1', r'Data.input_length must be at least 2'),
         ('Model.model_parallel = 0', r'Model.model_parallel must be at least 1'),
         ("Transfer.targets = 'gld'", r"targets = 'gld' is not known. Did you mean 'gold'"),
@@ -229,11 +243,12 @@ def test_only_methods_that_are_trained_are_recorded():
         ("Tune.optimizer = 'adam'", r"Did you mean .*'adamw'"),
         ("Tune.keep = 'bst'", r"Did you mean 'best'"),
         ('Tune.accumulate = 3', r'batch of 8 does not divide into 3 micro-batches'),
-        ('Tune.init = labels', r"'labels' \(line 1\) is no value: write text in quotes"),
+        ('Tune.init = labels', r"""labels is no value; write --gin.Tune.init="'labels'"\.$"""),
+        ('Tune.methods = (prompt,)', r'Tune.methods = \(prompt,\) is no value: write text in quo'),
         ('Tune.init =', r'Unable to parse value'),
         ('Tune.init', r"expected ':' or '='"),
         ('Tune.steps = 3 4', r'Expected newline'),
-        ('Tune.steps = (3', r'The settings cannot be used'),
+        ('Tune.steps = (3', r'Tune.steps = \(3 is no value'),
         ('Tune.steps = @nothing()', r"'@nothing\(\)'"),
         ('Tune.steps = %NOTHING', r"'NOTHING/gin.macro'"),
     ],
@@ -360,7 +375,7 @@ def test_demo_has_a_file_of_its_own():
     [
         (('run', '--out', 'x', '--seeds', 'a'), r"Tune.seeds must be like .* but is \('a',\)"),
         (('run', '--out', 'x', '--gin.Tune.stepz=3'), "Did you mean 'steps'"),
-        (('run', '--out', 'x', '--gin.Tune.init=labels'), 'write text in quotes'),
+        (('run', '--out', 'x', '--gin.Tune.init=labels'), 'is no value; write --gin.Tune.init='),
         (('methods', 'prompt', '--length', '0'), '--length must be at least 1, but is 0'),
         (('methods', 'attempt', '--num_sources', '0'), '--num_sources must be at least 1'),
         (('methods', 'mpt', '--num_tasks', '-1'), '--num_tasks must be at least 1'),
