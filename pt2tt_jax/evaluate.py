@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -135,21 +134,15 @@ def _ask(model: Model, split: Encoded, size: int, answer: Answer) -> list[Any]:
     order = np.argsort([len(ids) for ids in split.inputs], kind='stable')
     size, variables = sharding.divisible(size, model.params), {'params': model.params}
     out: list[Any] = [None] * len(split)
-
-    def asked() -> Iterator[tuple[np.ndarray, Any]]:
-        for start in range(0, len(order), size):
-            rows = order[start : start + size]
-            inputs = [split.framed(i, model.around) for i in np.resize(rows, size)]
-            longest = max(map(len, inputs))
-            padded = features.padded(inputs, features.bucket(longest, per_doubling=2))
-            tokens = sharding.spread(padded, model.params)
-            yield rows, answer(tokens, decoding.encode(model.module, variables, tokens))
-
     # A bar for long work alone: short evaluations happen often, inside training.
     bar = tqdm(total=len(split), desc='evaluation', unit='ex', disable=None, leave=False, delay=3)
-    # An answer is waited for when the next one has been asked for, so that devices never idle.
-    for (rows, said), _ in itertools.pairwise(itertools.chain(asked(), [(order, None)])):
-        said = processes.fetch(said)
+    for start in range(0, len(order), size):
+        rows = order[start : start + size]
+        inputs = [split.framed(i, model.around) for i in np.resize(rows, size)]
+        longest = max(map(len, inputs))
+        padded = features.padded(inputs, features.bucket(longest, per_doubling=2))
+        tokens = sharding.spread(padded, model.params)
+        said = processes.fetch(answer(tokens, decoding.encode(model.module, variables, tokens)))
         for place, row in enumerate(rows):
             out[row] = jax.tree.map(lambda leaf, place=place: leaf[place], said)
         bar.update(len(rows))
