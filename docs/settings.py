@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from pt2tt_jax import given, methods, sections, settings
+from pt2tt_jax.meanings import said
 
 PAGE = Path(__file__).with_suffix('.md')
 MARK = '<!-- Below: python docs/settings.py -->\n'
@@ -19,22 +18,12 @@ INSIDE = {('prompt', 'first'), ('prompt', 'name')}  # for prompts side by side, 
 Row = tuple[str, ...]
 
 
-def meanings(made: Callable[..., Any] | type) -> dict[str, str]:
-    """Name -> what the docstring says of it, under 'Attributes' or 'Args'."""
-    listed = re.search(
-        r'^(?:Attributes|Args):\n((?:[ ].*\n?|\n)+)', inspect.getdoc(made) or '', re.M
-    )
-    entries = re.split(r'^  (?=\w)', listed[1] if listed else '', flags=re.M)[1:]
-    split = (' '.join(entry.split()).partition(': ') for entry in entries)
-    return {name: text for names, _, text in split for name in names.split(', ')}
-
-
 def section(kind: type) -> Iterable[Row]:
     """Rows of a section's own settings."""
-    said = meanings(kind)
+    told = said(kind)
     for field in dataclasses.fields(kind):
-        if field.name in said and not _shared(kind, field.name):
-            yield f'{kind.__name__}.{field.name}', repr(field.default), said[field.name]
+        if field.name in told and not _shared(kind, field.name):
+            yield f'{kind.__name__}.{field.name}', repr(field.default), told[field.name]
 
 
 def _shared(kind: type, name: str) -> bool:
@@ -44,17 +33,17 @@ def _shared(kind: type, name: str) -> bool:
 def recipe() -> Iterable[Row]:
     """Rows of the settings that `Transfer` and `Tune` have both, with the default in each."""
     stage1, stage2 = sections.Transfer(), sections.Tune()
-    for name, text in meanings(sections.Recipe).items():
+    for name, text in said(sections.Recipe).items():
         yield name, repr(getattr(stage1, name)), repr(getattr(stage2, name)), text
 
 
 def method(name: str, loaded: settings.Settings) -> Iterable[Row]:
     """Rows of a method's options, and of what it has in place of `Tune`'s."""
     make, bound = methods.METHODS[name], loaded.options.get(name, {})
-    said = meanings(make)
+    told = said(make)
     for key, parameter in inspect.signature(make).parameters.items():
         if (key in bound or key not in FILLED) and (name, key) not in INSIDE:
-            yield f'{name}.{key}', repr(bound.get(key, parameter.default)), said[key]
+            yield f'{name}.{key}', repr(bound.get(key, parameter.default)), told[key]
     own = given.bound([str(settings.GIN / f'methods/{name}.gin')], [])
     for key in sorted(one.name for one in own if one.scope == name):
         value = getattr(loaded.of(name), key)

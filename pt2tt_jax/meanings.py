@@ -7,7 +7,8 @@ import functools
 import inspect
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from pt2tt_jax.sections import Recipe
 from pt2tt_jax.settings import GIN
@@ -20,10 +21,16 @@ def of(section: type) -> dict[str, str]:
     In short: the first sentence, and those that name values ('linear').
     """
     shared = of(Recipe) if issubclass(section, Recipe) and section is not Recipe else {}
-    listed = re.search(r'^Attributes:\n((?:[ ].*\n?|\n)+)', inspect.getdoc(section) or '', re.M)
-    entries = re.split(r'^  (?=\w)', listed[1] if listed else '', flags=re.M)[1:]
+    return shared | {name: _short(text) for name, text in said(section).items()}
+
+
+def said(made: Callable[..., Any] | type) -> dict[str, str]:
+    """Name -> what a docstring says of it under 'Attributes' or 'Args'."""
+    doc = inspect.getdoc(made) or ''
+    listed = re.search(r'^(?:Attributes|Args):\n((?:[ ].*\n?|\n)+)', doc, re.MULTILINE)
+    entries = re.split(r'^  (?=\w)', listed[1] if listed else '', flags=re.MULTILINE)[1:]
     split = (' '.join(entry.split()).partition(': ') for entry in entries)
-    return shared | {name: _short(text) for names, _, text in split for name in names.split(', ')}
+    return {name: text for names, _, text in split for name in names.split(', ')}
 
 
 def _short(text: str) -> str:

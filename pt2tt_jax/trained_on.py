@@ -18,6 +18,7 @@ _FLAGS = {
     'Data.input_format': '--input_format',
     'Data.verbaliser': '--gin.Data.verbaliser',
     'Data.templates': '--templates',
+    'Data.input_length': '--gin.Data.input_length',
 }
 
 
@@ -47,7 +48,8 @@ def _said(about: dict[str, Any], given: Collection[str]) -> dict[str, Any]:
     if 'Data.prepared' in given:
         return model
     data = about.get('settings', {}).get('Data', {})
-    written = {f'Data.{name}': about.get(name) for name in ('input_format', 'verbaliser')}
+    read = ('input_format', 'verbaliser', 'input_length')
+    written = {f'Data.{name}': about.get(name) for name in read}
     if about.get('input_format', 'stripped') not in ('stripped', 'raw'):
         written |= {'Data.templates': tuple(data.get('templates', ()))}
     if 'Data.task' in given:

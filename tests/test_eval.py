@@ -136,13 +136,14 @@ def test_what_a_prompt_says_need_not_be_said(toy, texts, tmp_path, about, expect
 
 
 def test_what_is_said_goes_before_what_a_prompt_says(toy, tmp_path):
-    file = Path(prompt(tmp_path / 'a.safetensors', toy, **OWN))
+    file = Path(prompt(tmp_path / 'a.safetensors', toy, **OWN, input_length=48))
     said = trained_on.bindings([file], {'Data.labels', 'Model.name'})
     assert said == [
         "Data.fields = ('text',)",
         "Data.label = 'label'",
         "Data.input_format = 'stripped'",
         "Data.verbaliser = 'names'",
+        'Data.input_length = 48',
     ]
     assert all(line.startswith('Data.') for line in trained_on.bindings([file], {'Model.name'}))
     assert 'Data.fields' not in ' '.join(trained_on.bindings([file], {'Data.task'}))
