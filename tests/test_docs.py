@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pt2tt_jax import meanings
 from pt2tt_jax.results import HOW
 from pt2tt_jax.sections import Recipe
 from pt2tt_jax.settings import SECTIONS
@@ -34,9 +35,9 @@ def test_settings_page_is_what_the_code_says(writer):
     assert page.partition(writer.MARK)[2] == writer.generated(), 'run: python docs/settings.py'
 
 
-def test_every_setting_has_a_meaning(writer):
+def test_every_setting_has_a_meaning():
     for kind in SECTIONS:
-        said = writer.meanings(kind) | writer.meanings(Recipe)
+        said = meanings.said(kind) | meanings.said(Recipe)
         assert kind.__dataclass_fields__.keys() <= said.keys(), kind
 
 
