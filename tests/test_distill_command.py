@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -192,7 +193,7 @@ def test_settings_are_in_the_help(capsys):
         cli.main(['distill', '--help'])
     shown = ' '.join(capsys.readouterr().out.split())
     assert 'Tune.teacher_weight 1.0' in shown
-    assert '--sources X Tune.sources, separated by commas' in shown
+    assert re.search(r'--sources X,\.\.\. saved prompts .* \(Tune\.sources\)', shown)
 
 
 def test_prompts_of_one_name_are_told_apart():

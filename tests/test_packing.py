@@ -109,11 +109,12 @@ def test_a_batch_that_the_plan_did_not_foresee():
 # What is trained
 
 
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ('lora', 'prefix')]
+FAST = [('prompt', 1), ('attempt', 2)]
+OTHERS = [(name, n) for name in ('prompt', 'attempt', 'lora', 'prefix') for n in (1, 2)]
+SLOW = [pytest.param(*one, marks=pytest.mark.slow) for one in OTHERS if one not in FAST]
 
 
-@pytest.mark.parametrize('method', ['prompt', 'attempt', *SLOW])
-@pytest.mark.parametrize('accumulate', [1, 2])
+@pytest.mark.parametrize(('method', 'accumulate'), [*FAST, *SLOW])
 def test_packed_training_is_the_same(toy_backbone, toy_vocabulary, tmp_path, method, accumulate):
     rng = np.random.default_rng(1)
     texts = [rng.integers(3, 90, n).astype(np.int32) for n in rng.integers(2, 12, 24)]

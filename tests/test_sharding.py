@@ -62,7 +62,7 @@ def test_too_few_devices():
 
 def test_meshes_give_the_result_of_one_device(tmp_path, alone):
     """Data, model and population axes at once."""
-    found = on_eight_devices(tmp_path, '4x2', '2x2x2')
+    found = on_eight_devices(tmp_path, '2x2x2')
     check_same(found, alone)
     assert found['devices'] == 8
     assert '12 examples does not divide among 8 devices' in found['batch']
