@@ -152,7 +152,8 @@ def task(
 ) -> str:
     """Registers a task of the catalogue with SeqIO; returns what it is called there.
 
-    A task or mixture that is registered already, by a module of the user's own, is taken as is.
+    What a module of the user's own has registered already is taken as is. With
+    a template, a name of the catalogue still means the pair task of both.
 
     Args:
       name: 'sst2_stripped', or with '_score' behind it one example for each candidate target.
@@ -165,7 +166,8 @@ def task(
       UserError: for an unknown task or template.
     """
     own = {*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()}
-    if name in own and name not in _added:
+    paired = bool(template) and name in {one.name for one in catalogue.entries()}
+    if name in own and name not in _added and not paired:
         return name
     entry = catalogue.entry(name.removesuffix('_score'))
     teacher = _template(template, entry.dataset) if template else None

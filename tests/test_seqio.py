@@ -16,7 +16,7 @@ import pytest
 import sklearn.metrics
 
 from pt2tt_jax import backbone as backbones
-from pt2tt_jax import data, evaluate, features, prepared
+from pt2tt_jax import data, evaluate, features, prepared, sharding
 from pt2tt_jax.backbone import Backbone
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.job import Job
@@ -348,7 +348,7 @@ def make_job(config, labels: tuple[str, str], folder: Path, **texts) -> Job:
     chosen = Data(**texts, input_length=24, target_length=3)
     settings = Settings(Model(), chosen, Transfer(), Tune())
     made = data.prepare(settings.data, backbone, prompt_length=4)
-    return Job(settings, folder, None, backbone, made, None)  # pyright: ignore
+    return Job(settings, folder, None, backbone, made, sharding.mesh(1, 1))  # pyright: ignore
 
 
 @pytest.fixture(scope='module')

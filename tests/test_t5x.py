@@ -507,6 +507,17 @@ def test_packed_lessons_have_the_loss_of_unpacked_ones(make_backbone, toy_vocabu
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
 
 
+def test_a_template_counts_where_the_texts_are_registered(toy_vocabulary, monkeypatch):
+    """As `seqio_tasks.register` does it for every task of the catalogue."""
+    seqio: Any = pytest.importorskip('seqio')
+    vocabulary = converters.T5Vocabulary(toy_vocabulary)
+    name = bindings.task('demo_sentiment_stripped', vocabulary)
+    monkeypatch.setattr(bindings, '_added', set())  # it is the user's own
+    assert bindings.task(name, vocabulary) == name
+    pair = bindings.task(name, vocabulary, template='demo/sentiment/1')
+    assert 'teacher_inputs' in seqio.get_mixture_or_task(pair).output_features
+
+
 @pytest.mark.parametrize('name', ['prompt', 'ia3'])
 @pytest.mark.parametrize('which', ['pt2tt', 't5x'])
 def test_decoding_is_that_of_teacher_forcing(name, which, make_backbone, toy_batch):
