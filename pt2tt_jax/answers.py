@@ -9,7 +9,6 @@ processes the first writes it, and all of them read it.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import math
 import shutil
 import time
@@ -21,6 +20,7 @@ import numpy as np
 
 from pt2tt_jax import files, processes
 from pt2tt_jax.errors import UserError
+from pt2tt_jax.features import hash_of
 from pt2tt_jax.objectives import TeacherLogits
 
 ARRAYS = TeacherLogits._fields
@@ -75,10 +75,7 @@ class _Output:
 
 def key_of(about: tuple, tokens: Iterable[np.ndarray]) -> str:
     """A name for answers about these token ids, by a backbone and with precision `about`."""
-    digest = hashlib.sha256(repr(about).encode())
-    for ids in tokens:
-        digest.update(len(ids).to_bytes(4, 'little') + np.asarray(ids, np.int32).tobytes())
-    return digest.hexdigest()[:24]
+    return hash_of(repr(about).encode(), tokens)[:24]
 
 
 def read_answers(folder: Path) -> Answers | None:

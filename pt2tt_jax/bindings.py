@@ -152,8 +152,8 @@ def task(
 ) -> str:
     """Registers a task of the catalogue with SeqIO; returns what it is called there.
 
-    What a module of the user's own has registered already is taken as is. With
-    a template, a name of the catalogue still means the pair task of both.
+    What a module of the user's own has registered already is taken as is. With a template, a name
+    of the catalogue still means the pair task of both.
 
     Args:
       name: 'sst2_stripped', or with '_score' behind it one example for each candidate target.

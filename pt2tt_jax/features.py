@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -134,15 +134,21 @@ class Encoded:
 
     def digest(self) -> str:
         """A hash of all rows; of long inputs the beginning, which no room for a prompt changes."""
-        made = hashlib.sha256(np.asarray(self.labels, np.int32).tobytes())
-        for inputs, targets in zip(self.inputs, self.targets, strict=True):
-            for ids in (inputs[:HASHED], targets):
-                made.update(len(ids).to_bytes(4, 'little') + np.asarray(ids, np.int32).tobytes())
-        return made.hexdigest()[:16]
+        rows = zip(self.inputs, self.targets, strict=True)
+        tokens = (ids for inputs, targets in rows for ids in (inputs[:HASHED], targets))
+        return hash_of(np.asarray(self.labels, np.int32).tobytes(), tokens)[:16]
 
     def framed(self, row: int | np.integer, around: Frame) -> np.ndarray:
         """The encoder input of an example: its text in the frame of its task."""
         return around(self.inputs[row], 0 if self.tasks is None else int(self.tasks[row]))
+
+
+def hash_of(about: bytes, tokens: Iterable[np.ndarray]) -> str:
+    """SHA-256 in hex digits of what these token ids are about, and of each sequence of them."""
+    digest = hashlib.sha256(about)
+    for ids in tokens:
+        digest.update(len(ids).to_bytes(4, 'little') + np.asarray(ids, np.int32).tobytes())
+    return digest.hexdigest()
 
 
 def join(splits: Sequence[Encoded]) -> Encoded:

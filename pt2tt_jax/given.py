@@ -139,12 +139,10 @@ def warn_both(method: str) -> None:
         _warn(f'{method}/Tune.{name} = {own[name]!r} goes before Tune.{name} = {common[name]!r}.')
 
 
-# What the loops of `pt2tt` read, and T5X has settings of its own for.
-_OURS = (
-    *('batch_size', 'accumulate', 'packing', 'eval_every', 'checkpoint_every', 'keep'),
-    *('population', 'patience', 'writers', 'steps', 'methods', 'seeds', 'source', 'learning_rates'),
-    *('mixing', 'task_weights', 'teacher_weight', 'top_k', 'targets', 'teacher_cache', 'held_out'),
-    'seed',
+# What T5X reads of a recipe; for all else it has settings of its own.
+_UNDER_T5X = (
+    *('length', 'init', 'learning_rate', 'schedule', 'warmup_steps', 'optimizer', 'weight_decay'),
+    *('rates', 'clip', 'sources'),
 )
 
 
@@ -152,7 +150,7 @@ def warn_idle(section: str) -> None:
     """Warns once of settings of 'Transfer' or 'Tune' that have no effect under T5X."""
     with gin.config_scope(None):
         bound = gin.get_bindings(f'pt2tt.{section}')
-    found = [f'{section}.{name}' for name in sorted(bound) if name in _OURS]
+    found = [f'{section}.{name}' for name in sorted(bound) if name not in _UNDER_T5X]
     if found:
         _warn(
             f'Without effect under T5X: {", ".join(found)}. The gin files of gin/t5x/runs have '

@@ -42,11 +42,11 @@ def page(sections: Sequence[type], options: bool) -> str:
     """The end of a help page: all settings of `sections`, and with `options` those of methods."""
     lines = ['settings and defaults, each set by --gin.SECTION.NAME=VALUE or in a gin file:']
     for section in sections:
-        said = of(section)
+        told = of(section)
         for field in dataclasses.fields(section):
             lines.append(f'  {section.__name__ + "." + field.name:26} {field.default!r}')
             lines += textwrap.wrap(
-                said.get(field.name, ''), 92, initial_indent='      ', subsequent_indent='      '
+                told.get(field.name, ''), 92, initial_indent='      ', subsequent_indent='      '
             )
     if options:
         lines += [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import itertools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -38,8 +37,8 @@ def in_parts(
     """
     count = len(members)
     if most and count > most:
-        for start, size in zip(itertools.count(0, most), sizes(count, most), strict=False):
-            part = members[start : start + size]
+        for start in range(0, count, most):
+            part = members[start : start + most]
             yield from in_parts(train, part, directory / f'part{start}', most, groups)
         return
     try:

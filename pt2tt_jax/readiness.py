@@ -81,27 +81,21 @@ def check(job: Job, stages: Stages) -> None:
         for method in job.settings.tune.methods:
             recipe = job.settings.of(method)
             rates = len(recipe.learning_rates) or 1
-            _check_members(job, method, rates * len(recipe.seeds), recipe)
+            _check_members(job, rates * len(recipe.seeds), recipe)
             check_tuning(job, method, trial.tuning(method), recipe)
 
 
 def _check_stage1(job: Job) -> None:
     recipe = job.settings.transfer
     init = tune.initialiser(recipe.init, job.backbone.vocabulary, job.prepared.labels)
-    _check_members(job, 'stage 1', len(job.prepared.lesson.teachers), recipe)
+    _check_members(job, len(job.prepared.lesson.teachers), recipe)
     check_tuning(job, 'prompt', methods.prompt(recipe.length, init=init), recipe)
 
 
-def _check_members(job: Job, what: str, members: int, recipe: Recipe) -> None:
+def _check_members(job: Job, members: int, recipe: Recipe) -> None:
     """Raises UserError unless each part of a population divides among the groups of devices."""
-    groups = job.mesh.shape['population']
     for size in populations.sizes(members, recipe.population):
-        if size % groups:
-            raise UserError(
-                f'{what}: {size} of {members} models train at once, which do not divide among '
-                f'{groups} groups of devices; change Model.population_parallel, or the population '
-                'of this stage or method.'
-            )
+        sharding.check_members(size, job.mesh)
 
 
 def _after_stage1(job: Job) -> Job:

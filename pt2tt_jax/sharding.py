@@ -76,7 +76,8 @@ def check_members(members: int, mesh: Mesh) -> None:
     if members % mesh.shape['population']:
         raise UserError(
             f'{members} templates or seeds do not divide among {mesh.shape["population"]} groups '
-            'of devices; change Model.population_parallel.'
+            'of devices; change Model.population_parallel, or the population of the stage or '
+            'method.'
         )
 
 

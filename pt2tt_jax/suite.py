@@ -16,11 +16,10 @@ from typing import Any
 import jax
 
 from pt2tt_jax import inputs, processes, readiness, rows, run, tune
-from pt2tt_jax.backbone import Backbone
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.readiness import Stages
 from pt2tt_jax.report import grid
-from pt2tt_jax.settings import Model, Settings, Suite
+from pt2tt_jax.settings import Settings, Suite
 
 
 def run_suite(suite: Suite, settings: Mapping[str, Settings], folder: Path) -> grid.Grid:
@@ -46,20 +45,15 @@ def run_suite(suite: Suite, settings: Mapping[str, Settings], folder: Path) -> g
             rows.check_present(one.data)
     results: dict[str, Any] = {}
     table = grid.of(results, suite.baseline)
+    backbone = functools.lru_cache(maxsize=1)(lambda model: inputs.placed(model)[0])
     for task, one in settings.items():
         start = run.run if _stages(one) == Stages.BOTH else run.tune_only
-        results[task] = start(one, folder / task, _backbone(one.model))
+        results[task] = start(one, folder / task, backbone(one.model))
         jax.clear_caches()  # of each method and shape there is a program, which no other task runs
         table = grid.of(results, suite.baseline)
         if processes.first():
             write(table, folder)
     return table
-
-
-@functools.lru_cache(maxsize=1)
-def _backbone(model: Model) -> Backbone:
-    """Tasks mostly share it."""
-    return inputs.placed(model)[0]
 
 
 def _stages(settings: Settings) -> Stages:

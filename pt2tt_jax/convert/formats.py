@@ -109,7 +109,7 @@ def of_target(path: str, source: str, given: str | None = None, origin: str = ''
     by_name = 't5x' if named else _SUFFIXES.get(Path(path).suffix)
     kind = given or by_name or ('peft' if source in PROMPTS else 'hf')
     check(kind)
-    suffix = {'pt2tt': '.safetensors'}.get(kind, '')
+    suffix = '.safetensors' if kind == 'pt2tt' else ''
     if _SUFFIXES.get(Path(path).suffix, kind) != kind or not path.endswith(suffix):
         raise UserError(
             f'{path} cannot be {_NAMES[kind]}, as --to says: by its name nothing would read it as '
