@@ -90,12 +90,38 @@ def _suite(args: argparse.Namespace, gin_flags: Sequence[str]) -> None:
         print(f'Everything is in {folder}; open {folder / "suite.html"}.')
 
 
-def _methods(args: argparse.Namespace, gin_flags: Sequence[str]) -> None:
-    from pt2tt_jax import checks, inventory
+def _sized(args: argparse.Namespace, gin_flags: Sequence[str]) -> gin_settings.Settings:
+    """The settings of a command that is about shapes alone, and takes their numbers as flags."""
+    from pt2tt_jax import checks
 
     for flag in ('length', 'num_sources', 'num_tasks'):
-        checks.at_least(f'--{flag}', getattr(args, flag), 1)
-    settings = gin_settings.load(args.gin_file, bound(gin_flags), search_paths(args))
+        checks.at_least(f'--{flag}', getattr(args, flag, 1), 1)
+    return gin_settings.load(args.gin_file, bound(gin_flags), search_paths(args))
+
+
+def _memory(args: argparse.Namespace, gin_flags: Sequence[str]) -> None:
+    from pt2tt_jax import devices, memory
+    from pt2tt_jax.t5 import config
+
+    if args.device:
+        devices.here_only()
+    print(
+        memory.table(
+            args.size,
+            config.size(args.size),
+            _sized(args, gin_flags),
+            args.names,
+            on=devices.described(args.device) if args.device else (),
+            sources=args.num_sources,
+            tasks=args.num_tasks,
+        )
+    )
+
+
+def _methods(args: argparse.Namespace, gin_flags: Sequence[str]) -> None:
+    from pt2tt_jax import inventory
+
+    settings = _sized(args, gin_flags)
     print(
         inventory.table(
             args.size,
@@ -188,6 +214,7 @@ _RUN = {**dict.fromkeys(TRAINING, _train), 'predict': _predict, 'report': _repor
     'tasks': _tasks,
     'suite': _suite,
     'methods': _methods,
+    'memory': _memory,
     'prepare': _prepare,
     'search-templates': _search,
     'convert': _convert,

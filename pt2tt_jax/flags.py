@@ -44,6 +44,7 @@ COMMANDS = {
     'distill': 'source stage of MPT: one student for several tasks, from a saved prompt of each',
     'suite': 'methods x tasks x seeds from one gin file, and one table',
     'methods': 'list the tuning methods, and how many parameters each trains',
+    'memory': 'say what training takes of each device, be it here or not, before anything runs',
     'eval': 'measure saved prompts on a task',
     'predict': 'read texts, write a label and its probability for each',
     'report': 'draw the report of a finished or running folder again',
@@ -77,12 +78,14 @@ _SHOWN = {  # command -> sections that it reads
     'distill': _STAGE2,
     'suite': (*_BOTH, Suite),
     'methods': (),
+    'memory': _BOTH,
     'eval': (Model, Data),
     'prepare': _BOTH,
     'search-templates': (Model, Data),
 }
 TRAINING = ('demo', 'run', 'transfer', 'tune', 'distill', 'suite', 'eval')
-CONFIGURED = (*TRAINING, 'prepare', 'search-templates', 'methods')  # commands that take settings
+# Commands that take settings.
+CONFIGURED = (*TRAINING, 'prepare', 'search-templates', 'methods', 'memory')
 
 
 def parser() -> argparse.ArgumentParser:
@@ -168,8 +171,20 @@ def _tasks_flags(command: argparse.ArgumentParser) -> None:
 
 def _methods_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument('names', nargs='*', metavar='METHOD', help='by default all of them')
-    command.add_argument('--size', default='t5_1_0_base', help='of the backbone')
     command.add_argument('--length', type=int, default=100, help='soft tokens')
+    _sizes_flags(command)
+
+
+def _memory_flags(command: argparse.ArgumentParser) -> None:
+    text = 'methods, or transfer for stage 1; by default both stages of pt2tt run'
+    command.add_argument('names', nargs='*', metavar='METHOD', help=text)
+    text = "h100, a100:8, v5e:2x4 and the like, which need not be here; by default this machine's"
+    command.add_argument('--device', default='', help=text)
+    _sizes_flags(command)
+
+
+def _sizes_flags(command: argparse.ArgumentParser) -> None:
+    command.add_argument('--size', default='t5_1_0_base', help='of the backbone')
     command.add_argument('--num_sources', type=int, default=6, help='source prompts')
     command.add_argument('--num_tasks', type=int, default=1, help='tasks trained together')
     _gin_flags(command)
@@ -196,6 +211,7 @@ _ADD = {
     'distill': _training_flags,
     'suite': _training_flags,
     'methods': _methods_flags,
+    'memory': _memory_flags,
     'eval': _eval_flags,
     'predict': _predict_flags,
     'report': _report_flags,

@@ -12,13 +12,14 @@ import jax
 import numpy as np
 
 from pt2tt_jax import backbone as backbones
-from pt2tt_jax import data, methods, saved, sharding
+from pt2tt_jax import data, devices, methods, saved, sharding
 from pt2tt_jax import prepared as prepared_data
 from pt2tt_jax.backbone import Backbone
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.readiness import Stages, stand_ins
 from pt2tt_jax.sections import Model
 from pt2tt_jax.settings import Data, Settings, Tune
+from pt2tt_jax.t5.config import T5Config
 
 FILES = ('.npy', '.safetensors')
 
@@ -27,19 +28,23 @@ def placed(model: Model, backbone: Backbone | None = None) -> tuple[Backbone, ja
     """The backbone as the settings say, over the devices, and how these are laid out."""
     mesh = sharding.mesh(model.data_parallel, model.model_parallel, model.population_parallel)
     backbone = backbone or backbones.load(model.name, model.dtype, model.param_dtype)
-    return sharding.place(_as_run(backbone, model), mesh), mesh
+    as_set = dataclasses.replace(backbone, config=as_run(backbone.config, model))
+    return sharding.place(as_set, mesh), mesh
 
 
-def _as_run(backbone: Backbone, model: Model) -> Backbone:
-    """`backbone`, to be computed as the settings say."""
-    config = backbone.config.replace(
-        remat=model.remat, attention=model.attention, scan_layers=model.scan_layers
-    )
-    if model.attention == 'fused' and config.dtype == 'float32' and jax.default_backend() == 'gpu':
+def as_run(config: T5Config, model: Model) -> T5Config:
+    """`config`, to be computed as the settings say.
+
+    Raises:
+      UserError: for a kernel that the type of activations cannot have.
+    """
+    if model.attention == 'fused' and config.dtype == 'float32' and devices.backend() == 'gpu':
         raise UserError(
             "Model.attention = 'fused' needs a 16-bit type; set Model.dtype = 'bfloat16' too."
         )
-    return dataclasses.replace(backbone, config=config)
+    return config.replace(
+        remat=model.remat, attention=model.attention, scan_layers=model.scan_layers
+    )
 
 
 def as_prepared(settings: Settings) -> Settings:

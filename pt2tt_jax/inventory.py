@@ -68,6 +68,28 @@ def entries(
 
 def _entry(name: str, config: T5Config, length: int, sources: int, tasks: int, options) -> Entry:
     about = ' '.join((inspect.getdoc(methods.parts(name)[0]) or '').split('\n\n')[0].split())
+    try:
+        tuning = tuning_of(name, config, length, sources, tasks, options)
+        count = parameters(tuning, config)
+    except UserError as error:
+        return Entry(name, None, None, 0, about, str(error))
+    soft = sum(token < 0 for token in (*tuning.before, *tuning.after))
+    return Entry(name, count, count / _size(config), soft, about)
+
+
+def tuning_of(
+    name: str,
+    config: T5Config,
+    length: int,
+    sources: int = 6,
+    tasks: int = 1,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Tuning:
+    """The tuning called `name`, with stand-ins of the right shape for all that a run fills in.
+
+    Raises:
+      UserError: where a backbone of these sizes cannot be tuned so.
+    """
     rows = np.zeros((length, config.emb_dim), np.float32)
     known = methods.known(
         config,
@@ -77,14 +99,8 @@ def _entry(name: str, config: T5Config, length: int, sources: int, tasks: int, o
         init=initialisers.uniform(),
         source=rows[: max(1, length // 5)],
         sources={str(number): rows for number in range(sources)},
-    ) | {'labels': [np.array([3]), np.array([4])]}
-    try:
-        tuning = methods.build(name, known, options)
-        count = parameters(tuning, config)
-    except UserError as error:
-        return Entry(name, None, None, 0, about, str(error))
-    soft = sum(token < 0 for token in (*tuning.before, *tuning.after))
-    return Entry(name, count, count / _size(config), soft, about)
+    )
+    return methods.build(name, known | {'labels': [np.array([3]), np.array([4])]}, options or {})
 
 
 def parameters(tuning: Tuning, config: T5Config) -> int:
@@ -101,20 +117,26 @@ def _size(config: T5Config) -> int:
 def table(size: str, names: Sequence[str] = (), **choices: Any) -> str:
     """`entries` on the backbone called `size`, for the terminal; 100 columns."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(box=box.SIMPLE_HEAD, title=f'Trained parameters, {size}', title_justify='left')
-    drawn.add_column('method', no_wrap=True)
+    out = Table(box=box.SIMPLE_HEAD, title=f'Trained parameters, {size}', title_justify='left')
+    out.add_column('method', no_wrap=True)
     for header in ('trained', 'share', 'soft'):
-        drawn.add_column(header, justify='right', no_wrap=True)
-    drawn.add_column('', ratio=1)
+        out.add_column(header, justify='right', no_wrap=True)
+    out.add_column('', ratio=1)
     for entry in entries(sizes.size(size), names, **choices):
         count = '' if entry.parameters is None else f'{entry.parameters:,}'
         share = '' if entry.share is None else f'{100 * entry.share:.3f} %'
         about = Text(entry.lacking or entry.about, style='dim' if entry.lacking else '')
-        drawn.add_row(entry.name, count, share, str(entry.soft or ''), about)
+        out.add_row(entry.name, count, share, str(entry.soft or ''), about)
+    return drawn(out)
+
+
+def drawn(table: Any) -> str:
+    """A table of rich's as text; 100 columns."""
+    from rich.console import Console
+
     console = Console(file=io.StringIO(), width=100)
-    console.print(drawn)
+    console.print(table)
     return console.file.getvalue().rstrip()  # type: ignore

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from pt2tt_jax import methods, optimizers, populations, sharding, tune
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.settings import Recipe, Settings
+from pt2tt_jax.t5.config import T5Config
 from pt2tt_jax.tuning import Tuned, Tuning, check_patterns, flatten, shapes
 
 if TYPE_CHECKING:
@@ -119,8 +120,13 @@ def check_tuning(job: Job, method: str, chosen: Tuning, recipe: Recipe) -> None:
     made = flatten(shapes(Tuned(job.backbone.module, chosen)))
     check_patterns(chosen, made)
     optimizers.check_rates(recipe, [path for path in made if chosen.trains(path)])
-    inside = [path for path in made if chosen.owns(path) and '/layers_' in path]
-    if inside and job.backbone.config.scan_layers:
+    check_scanned(method, chosen, made, job.backbone.config)
+
+
+def check_scanned(method: str, chosen: Tuning, paths: Iterable[str], config: T5Config) -> None:
+    """Raises UserError where layers run in a loop that would pass parameters of `chosen` by."""
+    inside = [path for path in paths if chosen.owns(path) and '/layers_' in path]
+    if inside and config.scan_layers:
         raise UserError(
             f'The method {method!r} puts parameters into layers ({inside[0]}), which '
             'Model.scan_layers passes by; set it to False.'

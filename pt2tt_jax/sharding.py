@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -30,13 +32,16 @@ MODEL_AXIS = (
 AXES = ('population', 'data', 'model')
 
 
-def mesh(data: int = 0, model: int = 1, population: int = 1) -> Mesh:
+def mesh(data: int = 0, model: int = 1, population: int = 1, devices: Sequence[Any] = ()) -> Mesh:
     """A mesh of `population` x `data` x `model` devices; `data` = 0 takes all that are left.
+
+    Args:
+      devices: to choose from; by default all that are here.
 
     Raises:
       UserError: when there are not enough devices, or one of several processes would have none.
     """
-    devices = jax.devices()
+    devices = devices or jax.devices()
     data = data or max(1, len(devices) // (model * population))
     size = population * data * model
     if size > len(devices):
@@ -53,9 +58,11 @@ def mesh(data: int = 0, model: int = 1, population: int = 1) -> Mesh:
     return Mesh(np.asarray(devices[:size]).reshape(population, data, model), AXES)
 
 
-def put(leaf, mesh: Mesh, spec: PartitionSpec) -> jax.Array:
-    """`leaf`, which every process has whole, laid out over the mesh."""
+def put(leaf, mesh: Mesh, spec: PartitionSpec) -> Any:
+    """`leaf`, which every process has whole, laid out over the mesh; of a shape, the plan of it."""
     sharding = NamedSharding(mesh, spec)
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        return leaf.update(sharding=sharding)
     if jax.process_count() == 1 or not getattr(leaf, 'is_fully_addressable', True):
         return jax.device_put(leaf, sharding)
     # Across processes device_put would send the whole array to see that all of them have it.
@@ -90,12 +97,9 @@ def shard_batch(batch, mesh: Mesh):
     Raises:
       UserError: when the batch does not divide among the devices.
     """
-    sharding = NamedSharding(mesh, PartitionSpec('population', 'data'))
     check_divides(next(iter(batch.values())).shape[1], mesh)
-    return {
-        name: jax.make_array_from_callback(value.shape, sharding, value.__getitem__)
-        for name, value in batch.items()
-    }
+    spec = PartitionSpec('population', 'data')
+    return {name: put(value, mesh, spec) for name, value in batch.items()}
 
 
 def mesh_of(params: Params) -> Mesh | None:

@@ -7,9 +7,12 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-# Toy models spend their time in the compiler: half of it goes without LLVM's optimisations, and
-# what was compiled once is kept. In the environment, so that processes of tests inherit it.
-os.environ.setdefault('XLA_FLAGS', '--xla_backend_optimization_level=0')
+# Toy models spend their time in the compiler: more than half of it goes without LLVM's
+# optimisations and XLA's newer fusions, and what was compiled once is kept. In the environment, so
+# that processes of tests inherit it.
+os.environ.setdefault(
+    'XLA_FLAGS', '--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false'
+)
 _CACHE = Path(__file__).parents[1] / '.pytest_cache' / 'xla'
 os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(_CACHE))
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')

@@ -36,6 +36,7 @@ EVERY = [*methods.METHODS, 'prefix+adapter', 'prompt+lora']
 # tests ask one method of each kind, and the slow ones the others.
 KINDS = ('attempt', 'lora', 'prefix', 'prompt')
 BY_KIND = [n if n in KINDS else pytest.param(n, marks=pytest.mark.slow) for n in EVERY]
+VERSIONS = [pytest.param('1.0', marks=pytest.mark.slow), '1.1']
 WITH_TASKS = [n for n, m in methods.METHODS.items() if 'tasks' in inspect.signature(m).parameters]
 # What these start from is the function of the backbone, to the last bit but rounding.
 UNCHANGED = {'bitfit', 'full', 'head', 'ia3', 'lora', 'norms'}
@@ -91,7 +92,7 @@ def case(name: str, version: str = '1.1', tasks: int = 1) -> Case:
     return Case(name, backbone, module, fresh, merge(moved, frozen), tuning.frame(100))
 
 
-@pytest.mark.parametrize('version', ['1.0', '1.1'])
+@pytest.mark.parametrize('version', VERSIONS)
 @pytest.mark.parametrize('name', EVERY)
 def test_backbone_stays_and_something_is_trained(name, version):
     one = case(name, version)
@@ -108,7 +109,7 @@ def test_backbone_stays_and_something_is_trained(name, version):
 
 
 @pytest.mark.parametrize('name', sorted(UNCHANGED))
-@pytest.mark.parametrize('version', ['1.0', '1.1'])
+@pytest.mark.parametrize('version', VERSIONS)
 def test_starts_from_the_backbone(name, version):
     one = case(name, version)
     batch = one.batch()
@@ -140,8 +141,8 @@ def packed(batch: dict, rows=(0, 1)) -> dict:
     }
 
 
-@pytest.mark.parametrize('version', [pytest.param('1.0', marks=pytest.mark.slow), '1.1'])
-@pytest.mark.parametrize('name', EVERY)
+@pytest.mark.parametrize('version', VERSIONS)
+@pytest.mark.parametrize('name', BY_KIND)
 def test_padding_packing_and_remat_are_invisible(name, version):
     one = case(name, version)
     batch = one.batch()
@@ -167,7 +168,7 @@ def test_padding_packing_and_remat_are_invisible(name, version):
     np.testing.assert_allclose(found['packed'][0], apart, atol=1e-4)
 
 
-@pytest.mark.parametrize('version', [pytest.param('1.0', marks=pytest.mark.slow), '1.1'])
+@pytest.mark.parametrize('version', VERSIONS)
 @pytest.mark.parametrize('name', BY_KIND)
 def test_cached_decoding_is_teacher_forcing(name, version):
     one = case(name, version)
@@ -207,7 +208,7 @@ def steps(one: Case, trees: list[dict], count: int = 2) -> list[dict]:
     return [flatten(jax.tree.map(lambda x, i=i: x[i], state.trained)) for i in range(len(trees))]
 
 
-@pytest.mark.parametrize('version', [pytest.param('1.0', marks=pytest.mark.slow), '1.1'])
+@pytest.mark.parametrize('version', VERSIONS)
 @pytest.mark.parametrize('name', BY_KIND)
 def test_training_moves_a_population_as_its_members(name, version, plain_descent):
     """Two members together end where each ends alone, and both have moved."""
@@ -223,7 +224,7 @@ def test_training_moves_a_population_as_its_members(name, version, plain_descent
         assert moved > 1e-4
 
 
-@pytest.mark.parametrize('version', [pytest.param('1.0', marks=pytest.mark.slow), '1.1'])
+@pytest.mark.parametrize('version', VERSIONS)
 @pytest.mark.parametrize('name', BY_KIND)
 def test_saved_and_loaded_it_predicts_the_same(name, version, tmp_path):
     one = case(name, version)

@@ -109,7 +109,7 @@ def test_a_batch_that_the_plan_did_not_foresee():
 # What is trained
 
 
-FAST = [('prompt', 1), ('attempt', 2)]
+FAST = [('prompt', 2)]
 OTHERS = [(name, n) for name in ('prompt', 'attempt', 'lora', 'prefix') for n in (1, 2)]
 SLOW = [pytest.param(*one, marks=pytest.mark.slow) for one in OTHERS if one not in FAST]
 

@@ -177,6 +177,7 @@ def test_tune_starts_from_a_saved_source_prompt(finished, folder, tmp_path):
     np.testing.assert_array_equal(tuned[saved.PROMPT][3:], saved.load(source)[0][saved.PROMPT])
 
 
+@pytest.mark.slow
 def test_full_fine_tuning_is_saved_and_loads(folder, tmp_path, capsys):
     main([*command(folder, tmp_path, 'tune'), '--methods=full', '--seeds=0'])
     saved_model = tmp_path / 'prompts' / 'full' / 'seed0.safetensors'

@@ -18,8 +18,8 @@ from typing import Any
 
 from pt2tt_jax.report import numbers
 from pt2tt_jax.report.numbers import DIVERGED, deviation, number, percent, signed
-from pt2tt_jax.report.plots import COLOURS, STYLE
 from pt2tt_jax.report.rows import METHODS
+from pt2tt_jax.report.style import COLOURS, STYLE
 
 # The first of these that a task has is the one of the published tables (facts of the task).
 MEASURES = ('matthews', 'pearson', 'accuracy', 'f1', 'rougeLsum', 'bleu')

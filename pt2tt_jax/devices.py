@@ -1,0 +1,171 @@
+"""Devices that need not be here: XLA compiles for a TPU or a GPU on any machine.
+
+Its TPU compiler is in the extra `tpu`, the one for NVIDIA GPUs in the extra `gpu`; neither asks for
+the hardware.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import dataclasses
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+from jax.experimental import topologies
+
+from pt2tt_jax.errors import UserError, nearest
+
+_COMPILED_FOR = contextvars.ContextVar('compiled_for', default='')
+
+
+def backend() -> str:
+    """'cpu', 'gpu' or 'tpu': what is being traced will run there."""
+    return _COMPILED_FOR.get() or jax.default_backend()
+
+
+@contextlib.contextmanager
+def compiling_for(platform: str) -> Iterator[None]:
+    """What is traced inside will run on `platform`, whatever this machine has."""
+    token = _COMPILED_FOR.set(platform)
+    try:
+        yield
+    finally:
+        _COMPILED_FOR.reset(token)
+
+
+@dataclasses.dataclass(frozen=True)
+class Gpu:
+    """What XLA's compiler asks of an NVIDIA GPU; of data sheets and CUDA's table of capabilities.
+
+    Attributes:
+      title: as CUDA calls it.
+      capability: compute capability.
+      cores: streaming multiprocessors.
+      clock: GHz.
+      gigabytes: of memory, 2**30 bytes; what CUDA reports is a little less.
+      bandwidth: of memory, GB/s.
+      cache: of level 2, MB.
+      threads: at most on a core.
+      shared: memory of a core, KB.
+    """
+
+    title: str
+    capability: tuple[int, int]
+    cores: int
+    clock: float
+    gigabytes: float
+    bandwidth: int
+    cache: int
+    threads: int
+    shared: int
+
+    @property
+    def bytes(self) -> int:
+        """Of its memory."""
+        return int(self.gigabytes * 2**30)
+
+    def as_target(self) -> str:
+        """XLA's `GpuTargetConfigProto`, in text."""
+        major, minor = self.capability
+        return f"""
+            platform_name: "CUDA"
+            device_description_str: "{self.title}"
+            gpu_device_info {{
+              cuda_compute_capability {{ major: {major} minor: {minor} }}
+              core_count: {self.cores}
+              clock_rate_ghz: {self.clock}
+              fpus_per_core: {64 if self.capability == (8, 0) else 128}
+              device_memory_size: {self.bytes}
+              memory_bandwidth: {self.bandwidth}000000000
+              l2_cache_size: {self.cache * 2**20}
+              threads_per_core_limit: {self.threads}
+              shared_memory_per_core: {self.shared * 1024}
+              shared_memory_per_block_optin: {(self.shared - 1) * 1024}
+              shared_memory_per_block: 49152
+              threads_per_block_limit: 1024
+              threads_per_warp: 32
+              registers_per_core_limit: 65536
+              registers_per_block_limit: 65536
+              block_dim_limit_x: 2147483647
+              block_dim_limit_y: 65535
+              block_dim_limit_z: 65535
+            }}
+            """
+
+
+GPUS = {
+    'l4': Gpu('NVIDIA L4', (8, 9), 58, 2.04, 22.0, 300, 48, 1536, 100),
+    'a100-40': Gpu('NVIDIA A100-SXM4-40GB', (8, 0), 108, 1.41, 39.4, 1555, 40, 2048, 164),
+    'a100': Gpu('NVIDIA A100-SXM4-80GB', (8, 0), 108, 1.41, 79.1, 2039, 40, 2048, 164),
+    'h100': Gpu('NVIDIA H100 80GB HBM3', (9, 0), 132, 1.98, 79.1, 3352, 50, 2048, 228),
+    'h200': Gpu('NVIDIA H200', (9, 0), 132, 1.98, 139.8, 4800, 50, 2048, 228),
+}
+TPUS = ('v5e:1x1', 'v5e:2x4', 'v5p:2x2x1', 'v6e:1x1', 'v6e:2x4')  # as examples
+
+
+# Else libtpu looks for the machine that this is in Google's cloud, says that it finds none, and is
+# for one process at a time. What is compiled for follows from none of them.
+WITHOUT_TPU = {
+    'TPU_SKIP_MDS_QUERY': '1',
+    'TPU_WORKER_HOSTNAMES': 'localhost',
+    'TPU_ACCELERATOR_TYPE': 'v5litepod-1',
+    'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
+}
+
+
+def here_only() -> None:
+    """Leaves accelerators of this machine, perhaps at work, alone; before JAX first looks for any.
+
+    A compiler without its device works while JAX runs on the CPU.
+    """
+    jax.config.update('jax_platforms', 'cpu')
+    jax.config.update('jax_enable_compilation_cache', False)  # nothing here can read it back
+    for name, value in WITHOUT_TPU.items():
+        os.environ.setdefault(name, value)
+
+
+def described(name: str) -> list[Any]:
+    """Devices to compile for: 'h100', several as 'h100:8', or a TPU slice as 'v5e:2x4'.
+
+    Raises:
+      UserError: for an unknown name, or without the compiler for it.
+    """
+    kind, _, count = name.partition(':')
+    if kind in GPUS:
+        if not (count or '1').isdigit() or not int(count or 1):
+            raise UserError(f'{name!r}: the number of GPUs is written {kind}:8.')
+        options = {'target_config': GPUS[kind].as_target(), 'topology': f'1x1x{count or 1}'}
+        return _topology('', 'cuda', options, name, 'gpu')
+    if not count:
+        raise UserError(f'There is no device {name!r}. {nearest(name, [*GPUS, *TPUS])}')
+    alone = set(count.split('x')) == {'1'}  # else libtpu makes hosts of four chips
+    options = {'chips_per_host_bounds': (1, 1, 1)} if alone else {}
+    return _topology(name, 'tpu', options, name, 'tpu')
+
+
+def _topology(spelled: str, platform: str, options: dict[str, Any], name: str, extra: str):
+    try:
+        return list(topologies.get_topology_desc(spelled, platform, **options).devices)
+    except NotImplementedError as error:
+        raise UserError(
+            f"The compiler for {name} is not installed: pip install 'pt2tt-jax[{extra}]'."
+        ) from error
+    except Exception as error:  # libtpu's own: a slice that is not made
+        said = str(error).splitlines()[0]
+        raise UserError(
+            f'There are no devices {name!r} ({said}). {nearest(name, [*GPUS, *TPUS])}'
+        ) from error
+
+
+def capacity(device: Any) -> int | None:
+    """Bytes of a device's memory, where that is known before compilation."""
+    known = {gpu.title: gpu.bytes for gpu in GPUS.values()}
+    if device.device_kind in known:
+        return known[device.device_kind]
+    try:
+        return (device.memory_stats() or {}).get('bytes_limit')
+    except Exception:  # described devices have no memory to ask
+        return None

@@ -1,0 +1,124 @@
+"""The page of a report: one file, nothing in it is fetched."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pt2tt_jax.report import plots
+from pt2tt_jax.report.numbers import DIVERGED, by_value, number, percent
+from pt2tt_jax.report.rows import Results, Row, findings, headline, method_name, missing
+from pt2tt_jax.report.style import COLOURS, Panel
+from pt2tt_jax.report.table import LEGEND, cells, columns, headers, score, title, where
+
+TEMPLATE = Path(__file__).with_name('report.html.jinja')
+GROUPS = {
+    'guessing': 'Guessing',
+    'zero-shot': 'Frozen model, no training',
+    'stage 1': 'Stage 1 alone: source prompt and bare text',
+    'tuned': 'Tuned on labels',
+}
+
+
+def html(results: Results, rows: Sequence[Row], panels: Sequence[Panel]) -> str:
+    """The whole page: nothing in it is fetched, and everything from the data is escaped."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    metrics = columns(rows)
+    groups = {
+        heading: [(row, cells(row, metrics)) for row in rows if row.group == group]
+        for group, heading in GROUPS.items()
+    }
+    return environment.from_string(TEMPLATE.read_text(encoding='utf-8')).render(
+        title=title(results),
+        about=_about(results),
+        cards=[(where(row), score(row, 'accuracy'), row) for row in headline(rows)],
+        findings=findings(results),
+        missing=missing(results),
+        figures=[(panel, plots.svg(panel)) for panel in panels],
+        headers=headers(metrics),
+        groups={heading: lines for heading, lines in groups.items() if lines},
+        legend=LEGEND,
+        templates=_templates(results, rows),
+        seeds=_seeds(results),
+        made=_made(results),
+        colours=COLOURS,
+        diverged=DIVERGED,
+    )
+
+
+def _about(results: Results) -> str:
+    """What was trained on what, in a sentence or two."""
+    data, backbone = results['data'], results.get('backbone', {})
+    sizes = ', '.join(f'{data[k]} {k}' for k in ('train', 'validation', 'test') if k in data)
+    size = f' ({backbone["parameters"]:,} frozen parameters)' if 'parameters' in backbone else ''
+    note = f' {data["note"].capitalize()}.' if data.get('note') else ''
+    return f'{backbone.get("name", "")}{size} on {data.get("name", "")}: {sizes} examples.{note}'
+
+
+def _templates(results: Results, rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Every template with its wording and both accuracies, the lowest KL first."""
+    patterns = results.get('zero_shot', {}).get('patterns', {})
+    found: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        if row.key and row.group in ('zero-shot', 'stage 1'):
+            blank = {'name': row.key, 'kl': None, 'chosen': row.chosen}
+            entry = found.setdefault(row.key, blank | {'zero-shot': '', 'stage 1': ''})
+            entry[row.group] = score(row, 'accuracy')
+            entry['kl'] = row.kl if row.kl is not None else entry['kl']
+            entry['pattern'] = patterns.get(row.key, '')
+    ordered = sorted(found.values(), key=lambda entry: by_value(entry['kl']))
+    return [entry | {'kl': _kl(entry['kl'])} for entry in ordered]
+
+
+def _kl(kl: float | None) -> str:
+    if kl is None:
+        return ''
+    return f'{kl:.4f}' if math.isfinite(kl) else DIVERGED
+
+
+def _seeds(results: Results) -> list[list[str]]:
+    """One line per tuned model: method, seed, kept step, accuracies."""
+    return [
+        [method_name(results, method), str(run['seed']), str(run.get('step', ''))]
+        + [
+            percent(number(run[m])) if m in run else ''
+            for m in ('accuracy', 'decoded_accuracy', 'macro_f1')
+        ]
+        for method, found in results.get('tuned', {}).items()
+        for run in found.get('seeds', ())
+    ]
+
+
+def _made(results: Results) -> dict[str, dict[str, str]]:
+    """Everything that answers 'how was this made', by section."""
+    run = {key: results[key] for key in ('command', 'created', 'version') if key in results}
+    sections = {
+        'Run': run,
+        'Machine': results.get('machine', {}),
+        'Backbone': results.get('backbone', {}),
+        'Data': results['data'],
+        **{f'Settings: {name}': values for name, values in results['settings'].items()},
+        'Seconds': results.get('seconds', {}),
+    }
+    return {
+        heading: {key: _plain(value) for key, value in values.items()}
+        for heading, values in sections.items()
+        if values
+    }
+
+
+def _plain(value: Any) -> str:
+    """A JSON value as a person writes it."""
+    if isinstance(value, dict):
+        return ', '.join(f'{key} {_plain(inner)}' for key, inner in value.items())
+    if isinstance(value, list):
+        return ', '.join(map(_plain, value))
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f'{value:,}'
+    return str(value)
