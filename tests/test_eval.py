@@ -65,6 +65,9 @@ def test_a_file_that_changed_is_measured_again(toy, texts, tmp_path):
     twice = evaluated(toy, texts, prompt(path, toy, 5))['tuned']
     assert len(twice) == 2
     assert once.items() <= twice.items()
+    page = (tmp_path / 'out' / 'report.html').read_text()
+    for key in twice:
+        assert f'{tmp_path.name}/seed0 {key[-8:]}' in page
 
 
 @pytest.mark.parametrize(('length', 'cut'), [(4, 0), (15, 4)])

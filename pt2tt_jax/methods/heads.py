@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
@@ -44,10 +45,10 @@ class ClassHead(nn.Module):
         total = jnp.einsum('btk,bke->bte', shown, encoded.astype(jnp.float32))
         mean = total / jnp.maximum(shown.sum(axis=-1, keepdims=True), 1.0)
         place = _places(self, tokens, mask, decode)
-        nowhere = jnp.full((*tokens.shape, self.vocab_size), NEVER)
         words = _table(self.words)
-        starts = nowhere.at[..., words[:, 0]].set(_scores(mean, len(words)))
-        return jnp.where(place[..., None] == 0, starts, _continued(nowhere, words, tokens, place))
+        starts = _at(words[:, 0], _scores(mean, len(words)), self.vocab_size)
+        later = _continued(words, tokens, place, self.vocab_size)
+        return jnp.where(place[..., None] == 0, starts, later)
 
 
 class TagHead(nn.Module):
@@ -72,10 +73,10 @@ class TagHead(nn.Module):
         place = _places(self, tokens, mask, decode) + self.skip
         read = shown & (jnp.cumsum(shown, axis=-1) - 1 == place[..., None])
         own = jnp.einsum('btk,bke->bte', read.astype(jnp.float32), encoded.astype(jnp.float32))
-        nowhere = jnp.full((*tokens.shape, self.vocab_size), NEVER)
-        tagged = nowhere.at[..., np.asarray(self.tags)].set(_scores(own, len(self.tags)))
+        tagged = _at(np.asarray(self.tags), _scores(own, len(self.tags)), self.vocab_size)
+        ended = jnp.where(jnp.arange(self.vocab_size) == EOS, 0.0, NEVER)
         over = place >= shown.sum(axis=-1) - 1
-        return jnp.where(over[..., None], nowhere.at[..., EOS].set(0.0), tagged)
+        return jnp.where(over[..., None], ended, tagged)
 
 
 def _scores(x: Float[Array, '... embed'], classes: int) -> Float[Array, '... classes']:
@@ -111,18 +112,28 @@ def _table(words: Words) -> Int[np.ndarray, 'classes steps']:
     return np.asarray([(*word, *[EOS] * (steps - len(word))) for word in words])
 
 
+def _at(
+    ids: Int[np.ndarray, ' classes'], scores: Float[Array, '... classes'], vocab_size: int
+) -> Float[Array, '... vocab']:
+    """Logits: `scores` at the tokens `ids`, all different.
+
+    By a product, since a TPU lays out what is scattered in 50 times the memory.
+    """
+    place = jax.nn.one_hot(ids, vocab_size)
+    return jnp.where(place.any(axis=0), jnp.matmul(scores, place, precision='highest'), NEVER)
+
+
 def _continued(
-    nowhere: Float[Array, 'batch targets vocab'],
     words: Int[np.ndarray, 'classes steps'],
     tokens: Int[Array, 'batch targets'],
     place: Int[Array, 'batch targets'],
+    vocab_size: int,
 ) -> Float[Array, 'batch targets vocab']:
     """Logits of later tokens: 0 for the one that goes on with the word after `tokens`."""
     step = jnp.clip(place, 1, words.shape[1] - 1)
     last, here = jnp.asarray(words.T)[step - 1], jnp.asarray(words.T)[step]
-    fits = jnp.where(last == tokens[..., None], 0.0, NEVER)
-    batch, targets = (axis[..., None] for axis in jnp.indices(tokens.shape, sparse=True))
-    return nowhere.at[batch, targets, here].max(fits)
+    follows = (last == tokens[..., None])[..., None] & (here[..., None] == jnp.arange(vocab_size))
+    return jnp.where(follows.any(axis=-2), 0.0, NEVER)
 
 
 def class_words(labels: Sequence[Sequence[int] | np.ndarray]) -> Words:

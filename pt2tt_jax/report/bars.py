@@ -24,6 +24,8 @@ from pt2tt_jax.report.style import (
     short,
 )
 
+WIDEST = 30  # characters of a name beside bars: with more there would be no room for these
+
 
 def ranking(rows: Sequence[Row]) -> Panel | None:
     measured = [row for row in rows if row.kl is not None]
@@ -126,7 +128,7 @@ def _draw_spread(axes, place: int, value: float, row: Row) -> None:
 
 def _bar_name(row: Row) -> str:
     if row.group == 'tuned' or not row.key:
-        return row.name
+        return row.name if len(row.name) <= WIDEST else f'…{row.name[1 - WIDEST :]}'
     what = 'stage 1' if row.group == 'stage 1' else 'best template'
     return f'{what}\n{short([row.key])[row.key]}'
 

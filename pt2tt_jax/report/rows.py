@@ -142,7 +142,8 @@ def method_name(results: Results, key: str) -> str:
     for count in range(2, len(paths[key]) + 1):
         if sum(parts[-count:] == paths[key][-count:] for parts in paths.values()) == 1:
             return '/'.join(paths[key][-count:])
-    return key  # the same path twice, with other bytes
+    digest = key.rpartition(' ')[2]  # the same path twice, with other bytes
+    return f'{"/".join(paths[key][-2:])} {digest}'
 
 
 def _row(results: Results, group: str, name: str, runs: list[dict], notes=(), **more) -> Row:
