@@ -25,6 +25,7 @@
     distill     MPT's loss and training from several teachers; `source_stage` is the whole run
     suite       methods x tasks x seeds, and one table
     inventory   what each method trains, counted
+    memory      what a step takes of each device; `devices` describes those that are not here
     settings    every setting from gin; `sections` has names and defaults, `meanings` what they
                 mean, `given` what is wrong with them
     files       what is written: whole, or not at all

@@ -160,6 +160,19 @@ def _topology(spelled: str, platform: str, options: dict[str, Any], name: str, e
         ) from error
 
 
+def compiled(traced: Any, device: Any) -> Any:
+    """What `jax.jit(...).trace(...)` gave, compiled for `device`, which need not be here.
+
+    A device that is here knows better what it is: there are GPUs of others than NVIDIA.
+    """
+    if device in jax.devices():
+        return traced.lower().compile()
+    if device.platform != 'gpu':
+        return traced.lower(lowering_platforms=(device.platform,)).compile()
+    # Triton's tiles are chosen by trying them; untried, there are shapes for which none is found.
+    return traced.lower(lowering_platforms=('cuda',)).compile({'xla_gpu_enable_triton_gemm': False})
+
+
 def capacity(device: Any) -> int | None:
     """Bytes of a device's memory, where that is known before compilation."""
     known = {gpu.title: gpu.bytes for gpu in GPUS.values()}

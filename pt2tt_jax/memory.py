@@ -142,10 +142,7 @@ class _Plan:
         batch = sharding.shard_batch(self._batch(name, recipe, members), self.mesh)
         step = train.make_step(module, objective, recipe).trace(state, frozen, batch)
         one = self.mesh.devices.flat[0]
-        kind = 'cuda' if one.platform == 'gpu' else one.platform
-        # Devices that are here know better what they are: there are GPUs of others than NVIDIA.
-        lowered = step.lower() if one in jax.devices() else step.lower(lowering_platforms=(kind,))
-        analysis: Any = lowered.compile().memory_analysis()
+        analysis = devices.compiled(step, one).memory_analysis()
         # Arguments are the backbone and the state, and the batch; of the output, all but the
         # metrics takes the state's own place.
         beside = analysis.temp_size_in_bytes + _bytes(batch)
