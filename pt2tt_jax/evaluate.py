@@ -136,13 +136,17 @@ def _ask(model: Model, split: Encoded, size: int, answer: Answer) -> list[Any]:
     out: list[Any] = [None] * len(split)
     # A bar for long work alone: short evaluations happen often, inside training.
     bar = tqdm(total=len(split), desc='evaluation', unit='ex', disable=None, leave=False, delay=3)
-    for start in range(0, len(order), size):
-        rows = order[start : start + size]
-        inputs = [split.framed(i, model.around) for i in np.resize(rows, size)]
-        longest = max(map(len, inputs))
-        padded = features.padded(inputs, features.bucket(longest, per_doubling=2))
-        tokens = sharding.spread(padded, model.params)
-        said = processes.fetch(answer(tokens, decoding.encode(model.module, variables, tokens)))
+
+    def asked():
+        for start in range(0, len(order), size):
+            rows = order[start : start + size]
+            inputs = [split.framed(i, model.around) for i in np.resize(rows, size)]
+            longest = max(map(len, inputs))
+            padded = features.padded(inputs, features.bucket(longest, per_doubling=2))
+            tokens = sharding.spread(padded, model.params)
+            yield rows, answer(tokens, decoding.encode(model.module, variables, tokens))
+
+    for rows, said in processes.fetched(asked()):
         for place, row in enumerate(rows):
             out[row] = jax.tree.map(lambda leaf, place=place: leaf[place], said)
         bar.update(len(rows))
@@ -233,14 +237,19 @@ def _nats(module, params, batch):
 
 def cross_entropy(model: Model, encoded: Encoded, batch_size: int = 32) -> float:
     """Mean of -log P(target token), in nats, over all target tokens of a split."""
-    total, batch_size = np.zeros(2), sharding.divisible(batch_size, model.params)
+    batch_size = sharding.divisible(batch_size, model.params)
     order = np.argsort([len(ids) for ids in encoded.inputs], kind='stable')
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
-        batch = features.batch(encoded, np.resize(rows, batch_size), model.around)
-        batch['decoder_loss_weights'][len(rows) :] = 0.0
-        batch = sharding.spread(batch, model.params)
-        total += processes.fetch(_nats(model.module, model.params, batch))
+
+    def asked():
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            batch = features.batch(encoded, np.resize(rows, batch_size), model.around)
+            batch['decoder_loss_weights'][len(rows) :] = 0.0
+            yield start, _nats(model.module, model.params, sharding.spread(batch, model.params))
+
+    total = np.zeros(2)
+    for _, nats in processes.fetched(asked()):
+        total += nats
     return float(total[0] / total[1])
 
 

@@ -158,12 +158,16 @@ class Teacher:
         lengths = [len(asked.targets[row]) for row in rows]
         order = np.argsort([len(asked.inputs[row]) for row in rows], kind='stable')
         size = sharding.divisible(CHUNK, params)
-        with open_answers(folder, lengths, k, self.backbone.config.vocab_size) as draft:
+
+        def answers():
             for start in range(0, len(rows), size):
                 places = order[start : start + size]
                 batch = features.batch(asked, rows[np.resize(places, size)])
                 batch = sharding.spread(batch, params)
-                answer = processes.fetch(_teach(self.backbone.module, params, batch, k))
+                yield places, _teach(self.backbone.module, params, batch, k)
+
+        with open_answers(folder, lengths, k, self.backbone.config.vocab_size) as draft:
+            for places, answer in processes.fetched(answers()):
                 if draft:
                     for i, place in enumerate(places):
                         draft.put(place, objectives.TeacherLogits(*(leaf[i] for leaf in answer)))
@@ -179,14 +183,19 @@ class Teacher:
         rows = np.array(sorted(taught.row_of))
         order = rows[np.argsort([len(taught.texts[0].inputs[row]) for row in rows], kind='stable')]
         total, size = np.zeros((2, len(taught.texts))), sharding.divisible(CHUNK, frozen)
-        for start in range(0, len(order), size):
-            chunk = order[start : start + size]
-            for member in range(len(taught.texts)):
-                items = [taught.item(member, int(row)) for row in np.resize(chunk, size)]
-                batch = packing.apart([_weighed(items, len(chunk))], taught.longest[1])
-                part = sharding.spread({name: leaf[0] for name, leaf in batch.items()}, frozen)
-                one = jax.tree.map(lambda leaf, member=member: leaf[member], trained)
-                total[:, member] += processes.fetch(_mark(module, one, frozen, part))
+
+        def marks():
+            for start in range(0, len(order), size):
+                chunk = order[start : start + size]
+                for member in range(len(taught.texts)):
+                    items = [taught.item(member, int(row)) for row in np.resize(chunk, size)]
+                    batch = packing.apart([_weighed(items, len(chunk))], taught.longest[1])
+                    part = sharding.spread({name: leaf[0] for name, leaf in batch.items()}, frozen)
+                    one = jax.tree.map(lambda leaf, member=member: leaf[member], trained)
+                    yield member, _mark(module, one, frozen, part)
+
+        for member, mark in processes.fetched(marks()):
+            total[:, member] += mark
         return total[0] / total[1]
 
 

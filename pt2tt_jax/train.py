@@ -218,7 +218,7 @@ def fit(
             for number, batch in _ahead(problem, first, recipe.steps, mesh):
                 state, metrics = step(state, frozen, batch)
                 state = run.after_step(number + 1, state, metrics)
-                if recipe.patience and not processes.fetch(state.pace).any():
+                if run.stopped(number + 1, state):
                     break
     kept = state.best if recipe.keep == 'best' and problem.evaluate else state.trained
     last = np.full(len(problem.names), recipe.steps)
@@ -276,6 +276,11 @@ class _Loop:
             self.log.flush()  # what a checkpoint follows must be on disk before it
             self.checkpoints.save(number, state)
         return state
+
+    def stopped(self, number: int, state: State) -> bool:
+        """Whether no member moves any more; evaluations alone stop one, and asking costs a wait."""
+        due = self.recipe.patience and number % self.recipe.evaluation_period == 0
+        return bool(due) and not processes.fetch(state.pace).any()
 
     def _warn_diverged(self, number: int, losses: list[float]) -> None:
         named = zip(self.problem.names, losses, strict=True)

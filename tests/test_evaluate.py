@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from toys import one_by_one
 
-from pt2tt_jax import evaluate, features
+from pt2tt_jax import devices, evaluate, features, processes
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.evaluate import Model, accuracy, nearest_label
 from pt2tt_jax.features import EOS, Encoded
@@ -42,6 +42,32 @@ def test_label_scores_depend_on_neither_order_nor_padding(model, split):
     np.testing.assert_allclose(shuffled, expected[order], atol=1e-4)
     turned = evaluate.label_log_probs(model, split, LABELS[::-1], batch_size=5)
     np.testing.assert_allclose(turned, expected[:, ::-1], atol=1e-4)
+
+
+@pytest.mark.parametrize(('platform', 'ahead'), [('cpu', 0), ('gpu', 1), ('tpu', 1)])
+def test_accelerators_are_asked_ahead(platform, ahead, monkeypatch):
+    said = []
+    monkeypatch.setattr(processes, 'fetch', lambda one: said.append(f'got {one}') or one)
+
+    def asked():
+        for number in range(3):
+            said.append(f'asked {number}')
+            yield number, number
+
+    with devices.compiling_for(platform):
+        assert list(processes.fetched(asked())) == [(0, 0), (1, 1), (2, 2)]
+    both = ['asked 0', 'asked 1', 'got 0'] if ahead else ['asked 0', 'got 0', 'asked 1']
+    assert said[:3] == both
+    assert said[-1] == 'got 2'
+
+
+def test_asked_ahead_the_answers_are_the_same(model, split):
+    expected = evaluate.label_log_probs(model, split, LABELS, batch_size=5)
+    nats = evaluate.cross_entropy(model, split, batch_size=5)
+    with devices.compiling_for('gpu'):
+        found = evaluate.label_log_probs(model, split, LABELS, batch_size=5)
+        assert evaluate.cross_entropy(model, split, batch_size=5) == pytest.approx(nats, abs=1e-6)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_a_prompt_of_words_is_those_words(toy_backbone, model, split):
