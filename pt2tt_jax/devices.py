@@ -103,6 +103,12 @@ GPUS = {
     'h100': Gpu('NVIDIA H100 80GB HBM3', (9, 0), 132, 1.98, 79.1, 3352, 50, 2048, 228),
     'h200': Gpu('NVIDIA H200', (9, 0), 132, 1.98, 139.8, 4800, 50, 2048, 228),
 }
+# What libtpu says is available, when a program is too large for it.
+TPU_BYTES = {
+    'TPU v5 lite': int(15.75 * 2**30),
+    'TPU v5': int(95.74 * 2**30),
+    'TPU v6 lite': int(31.25 * 2**30),
+}
 TPUS = ('v5e:1x1', 'v5e:2x4', 'v5p:2x2x1', 'v6e:1x1', 'v6e:2x4')  # as examples
 
 
@@ -174,11 +180,8 @@ def compiled(traced: Any, device: Any) -> Any:
 
 
 def capacity(device: Any) -> int | None:
-    """Bytes of a device's memory, where that is known before compilation."""
-    known = {gpu.title: gpu.bytes for gpu in GPUS.values()}
+    """Bytes of a device's memory that programs may use; None where nobody says."""
+    known = {gpu.title: gpu.bytes for gpu in GPUS.values()} | TPU_BYTES
     if device.device_kind in known:
         return known[device.device_kind]
-    try:
-        return (device.memory_stats() or {}).get('bytes_limit')
-    except Exception:  # described devices have no memory to ask
-        return None
+    return (device.memory_stats() or {}).get('bytes_limit') if device in jax.devices() else None

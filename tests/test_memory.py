@@ -129,6 +129,21 @@ def test_it_fits_where_there_is_room():
     assert dataclasses.replace(entry, room=None).fits is None
 
 
+def test_an_accelerator_that_is_here_is_asked(monkeypatch):
+    class Here:
+        device_kind = 'Some GPU'
+
+        def memory_stats(self):
+            return {'bytes_limit': 7}
+
+    here = Here()
+    assert devices.capacity(here) is None
+    monkeypatch.setattr(devices.jax, 'devices', lambda: [here])
+    assert devices.capacity(here) == 7
+    Here.memory_stats = lambda self: None  # as CPUs say
+    assert devices.capacity(here) is None
+
+
 def test_command(capsys):
     cli.main(['memory', 'prompt', '--size', 't5_efficient_tiny', '--gin.Data.input_length=8'])
     out = capsys.readouterr().out
@@ -176,6 +191,8 @@ def test_a_tpu_that_is_not_here(elsewhere):
     assert len(chips) == 8
     shared, alone = one('prompt', wide, on=chips), one('prompt', wide, on=chips[:2])
     assert not shared.lacking
+    assert shared.fits
+    assert shared.room == devices.TPU_BYTES['TPU v5 lite']
     assert shared.backbone == alone.backbone
     whole = dataclasses.replace(wide, model=dataclasses.replace(wide.model, model_parallel=1))
     assert shared.backbone < 0.7 * one('prompt', whole, on=chips).backbone
