@@ -30,6 +30,8 @@ leave() {
 trap leave USR1
 
 source "${VENV:-.venv}/bin/activate"
-export XLA_PYTHON_CLIENT_MEM_FRACTION=${XLA_PYTHON_CLIENT_MEM_FRACTION:-0.9}
+# JAX takes 0.75 by default, and refuses to be told by both of these names.
+export XLA_CLIENT_MEM_FRACTION=${XLA_CLIENT_MEM_FRACTION:-${XLA_PYTHON_CLIENT_MEM_FRACTION:-0.9}}
+unset XLA_PYTHON_CLIENT_MEM_FRACTION
 srun --cpus-per-task="$SLURM_CPUS_PER_TASK" --kill-on-bad-exit=1 "$@" &
 wait $!

@@ -13,13 +13,15 @@ on_all() {
 
 # This checkout on every host, with Python 3.11 and what a run needs (T5X with EXTRAS=tpu,t5x).
 set_up() {
-  local here archive
+  local here folder sent=0
   here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-  archive=$(mktemp --suffix=.tar.gz)
-  git -C "$here" archive --format=tar.gz -o "$archive" HEAD
-  gcloud compute tpus tpu-vm scp "$archive" "$1:pt2tt.tar.gz" --zone="$zone" --worker=all
-  rm "$archive"
-  on_all "$1" "set -e
+  folder=$(mktemp -d)
+  # Callers that mend failures switch `set -e` off in here.
+  git -C "$here" archive --format=tar.gz -o "$folder/pt2tt.tar.gz" HEAD &&
+    gcloud compute tpus tpu-vm scp "$folder/pt2tt.tar.gz" "$1:" --zone="$zone" --worker=all ||
+    sent=$?
+  rm -r "$folder"
+  [ "$sent" = 0 ] && on_all "$1" "set -e
     mkdir -p pt2tt && tar xzf pt2tt.tar.gz -C pt2tt && cd pt2tt
     command -v \$HOME/.local/bin/uv || curl -LsSf https://astral.sh/uv/install.sh | sh
     export PATH=\$HOME/.local/bin:\$PATH

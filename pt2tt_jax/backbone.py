@@ -93,7 +93,7 @@ def load(name: str, dtype: str = 'float32', param_dtype: str = 'float32') -> Bac
 
     Args:
       name: 'flan-demo' (needs the extra `demo`); a local folder in the format of Hugging Face; an
-        id on its hub, such as 'google/t5-v1_1-base', 'hf:google/t5-v1_1-base' or 't5-base'; a T5X
+        id on its hub, such as 'google/flan-t5-base', 'hf:google/flan-t5-base' or 't5-base'; a T5X
         checkpoint, local or gs://, as 't5x:PATH@VOCABULARY' (a folder, a file or another backbone
         for its vocabulary; without '@' it lies in PATH); or 'random:SIZE' for random weights, with
         the demo's vocabulary, or 'random:SIZE@PATH' with the vocabulary at PATH.

@@ -35,17 +35,22 @@ def load_settings(args: argparse.Namespace, gin_flags: Sequence[str]) -> gin_set
     return gin_settings.load(files, typed, paths)
 
 
-def prepare_jax(distributed: bool = False) -> None:
-    """A persistent compilation cache, before the first compilation; the other processes, if any.
+def join_processes(distributed: bool) -> None:
+    """The other processes of a run, if it has any; then `prepare_jax`."""
+    from pt2tt_jax import processes
+
+    if distributed or processes.ADDRESS in os.environ:
+        processes.join()
+    prepare_jax()
+
+
+def prepare_jax() -> None:
+    """A persistent compilation cache, before the first compilation.
 
     Set JAX_COMPILATION_CACHE_DIR to place it elsewhere, or to '' to do without.
     """
     import jax
 
-    from pt2tt_jax import processes
-
-    if distributed or processes.ADDRESS in os.environ:
-        processes.join()
     if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
         cache = Path(os.environ.get('XDG_CACHE_HOME', Path.home() / '.cache')) / 'pt2tt' / 'xla'
         jax.config.update('jax_compilation_cache_dir', str(cache))
@@ -54,7 +59,7 @@ def prepare_jax(distributed: bool = False) -> None:
 
 def _train(args: argparse.Namespace, gin_flags: Sequence[str]) -> None:
     settings = load_settings(args, gin_flags)
-    prepare_jax(args.distributed)
+    join_processes(args.distributed)
     from pt2tt_jax import processes, report, run, source_stage
 
     folder = Path(args.out)
@@ -80,7 +85,7 @@ def _train(args: argparse.Namespace, gin_flags: Sequence[str]) -> None:
 def _suite(args: argparse.Namespace, gin_flags: Sequence[str]) -> None:
     given = bindings(args, gin_flags)
     chosen = gin_settings.load_suite(args.gin_file, given, search_paths(args))
-    prepare_jax(args.distributed)
+    join_processes(args.distributed)
     from pt2tt_jax import processes, suite
 
     folder = Path(args.out)
@@ -100,6 +105,13 @@ def _sized(args: argparse.Namespace, gin_flags: Sequence[str]) -> gin_settings.S
 
 
 def _memory(args: argparse.Namespace, gin_flags: Sequence[str]) -> None:
+    named = gin_settings.named(args.gin_file, bound(gin_flags), search_paths(args))
+    if 'Model.name' in named:
+        raise UserError(
+            'pt2tt memory asks no model, only for its size: give --size, such as t5_1_1_xl or '
+            'google/flan-t5-xl, in place of Model.name.'
+        )
+    os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')  # it allocates nothing
     from pt2tt_jax import devices, memory
     from pt2tt_jax.t5 import config
 

@@ -103,6 +103,7 @@ GPUS = {
     'h100': Gpu('NVIDIA H100 80GB HBM3', (9, 0), 132, 1.98, 79.1, 3352, 50, 2048, 228),
     'h200': Gpu('NVIDIA H200', (9, 0), 132, 1.98, 139.8, 4800, 50, 2048, 228),
 }
+FRACTIONS = ('XLA_CLIENT_MEM_FRACTION', 'XLA_PYTHON_CLIENT_MEM_FRACTION')  # new name, old name
 # What libtpu says is available, when a program is too large for it.
 TPU_BYTES = {
     'TPU v5 lite': int(15.75 * 2**30),
@@ -121,6 +122,11 @@ WITHOUT_TPU = {
     'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
 }
 
+# Google Cloud's number of a slice -> its shape; of v5p it counts two cores a chip.
+_FLAT = {'1': '1x1', '4': '2x2', '8': '2x4', '16': '4x4', '32': '4x8', '64': '8x8', '128': '8x16'}
+_FLAT |= {'256': '16x16'}
+_DEEP = {'8': '2x2x1', '16': '2x2x2', '32': '2x2x4', '64': '2x4x4', '128': '4x4x4'}
+
 
 def here_only() -> None:
     """Leaves accelerators of this machine, perhaps at work, alone; before JAX first looks for any.
@@ -136,10 +142,12 @@ def here_only() -> None:
 def described(name: str) -> list[Any]:
     """Devices to compile for: 'h100', several as 'h100:8', or a TPU slice as 'v5e:2x4'.
 
+    Google Cloud's names of slices (v5litepod-8) are known too.
+
     Raises:
       UserError: for an unknown name, or without the compiler for it.
     """
-    kind, _, count = name.partition(':')
+    kind, _, count = _slice(name).partition(':')
     if kind in GPUS:
         if not (count or '1').isdigit() or not int(count or 1):
             raise UserError(f'{name!r}: the number of GPUs is written {kind}:8.')
@@ -149,18 +157,26 @@ def described(name: str) -> list[Any]:
         raise UserError(f'There is no device {name!r}. {nearest(name, [*GPUS, *TPUS])}')
     alone = set(count.split('x')) == {'1'}  # else libtpu makes hosts of four chips
     options = {'chips_per_host_bounds': (1, 1, 1)} if alone else {}
-    return _topology(name, 'tpu', options, name, 'tpu')
+    return _topology(f'{kind}:{count}', 'tpu', options, name, 'tpu')
+
+
+def _slice(name: str) -> str:
+    """'v5e:2x4' for 'v5litepod-8'; any other name as it is."""
+    kind, _, count = name.partition('-')
+    kind = kind.replace('v5litepod', 'v5e')
+    shapes = {'v5e': _FLAT, 'v6e': _FLAT, 'v5p': _DEEP}.get(kind, {})
+    return f'{kind}:{shapes[count]}' if count in shapes else name
 
 
 def _topology(spelled: str, platform: str, options: dict[str, Any], name: str, extra: str):
     try:
         return list(topologies.get_topology_desc(spelled, platform, **options).devices)
-    except NotImplementedError as error:
-        raise UserError(
-            f"The compiler for {name} is not installed: pip install 'pt2tt-jax[{extra}]'."
-        ) from error
-    except Exception as error:  # libtpu's own: a slice that is not made
+    except Exception as error:  # of JAX or of the compiler, in several classes
         said = str(error).splitlines()[0]
+        if isinstance(error, NotImplementedError) or 'not installed' in said:
+            raise UserError(
+                f"The compiler for {name} is not installed: pip install 'pt2tt-jax[{extra}]'."
+            ) from error
         raise UserError(
             f'There are no devices {name!r} ({said}). {nearest(name, [*GPUS, *TPUS])}'
         ) from error
@@ -180,8 +196,14 @@ def compiled(traced: Any, device: Any) -> Any:
 
 
 def capacity(device: Any) -> int | None:
-    """Bytes of a device's memory that programs may use; None where nobody says."""
-    known = {gpu.title: gpu.bytes for gpu in GPUS.values()} | TPU_BYTES
-    if device.device_kind in known:
-        return known[device.device_kind]
-    return (device.memory_stats() or {}).get('bytes_limit') if device in jax.devices() else None
+    """Bytes of a device's memory that a program gets; None where nobody says.
+
+    Of a GPU, JAX takes three quarters unless XLA_CLIENT_MEM_FRACTION says another share.
+    """
+    if device in jax.devices():
+        return (device.memory_stats() or {}).get('bytes_limit')
+    gpus = {gpu.title: gpu.bytes for gpu in GPUS.values()}
+    if device.device_kind in gpus:
+        share = next((float(os.environ[name]) for name in FRACTIONS if name in os.environ), 0.75)
+        return int(share * gpus[device.device_kind])
+    return TPU_BYTES.get(device.device_kind)

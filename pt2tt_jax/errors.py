@@ -33,9 +33,10 @@ def room(what: str) -> Iterator[None]:
             raise
         raise OutOfMemory(
             f'{what}: a device has no room for it. These take less, in this order: '
-            '--gin.Tune.accumulate=2 (Transfer.accumulate in stage 1), --gin.Tune.population=1, '
-            '--gin.Model.param_dtype="\'bfloat16\'", --gin.Model.remat="\'full\'", '
-            '--gin.Model.model_parallel=2 where there are several devices.'
+            '--gin.Tune.accumulate=2 (Transfer.accumulate in stage 1), '
+            '--gin.Model.param_dtype="\'bfloat16\'" (another run, with another --out), '
+            '--gin.Model.remat="\'full\'", --gin.Model.model_parallel=2 where there are several '
+            'devices. docs/multihost.md says more.'
         ) from error
 
 

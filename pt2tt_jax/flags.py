@@ -178,13 +178,17 @@ def _methods_flags(command: argparse.ArgumentParser) -> None:
 def _memory_flags(command: argparse.ArgumentParser) -> None:
     text = 'methods, or transfer for stage 1; by default both stages of pt2tt run'
     command.add_argument('names', nargs='*', metavar='METHOD', help=text)
-    text = "h100, a100:8, v5e:2x4 and the like, which need not be here; by default this machine's"
+    text = (
+        'h100, a100:8, v5e:2x4, v5litepod-8 and the like, which need not be here; by default what '
+        'this host has'
+    )
     command.add_argument('--device', default='', help=text)
     _sizes_flags(command)
 
 
 def _sizes_flags(command: argparse.ArgumentParser) -> None:
-    command.add_argument('--size', default='t5_1_0_base', help='of the backbone')
+    text = 'of the backbone, such as t5_1_1_xl, or a name such as google/flan-t5-xl'
+    command.add_argument('--size', default='t5_1_0_base', help=text)
     command.add_argument('--num_sources', type=int, default=6, help='source prompts')
     command.add_argument('--num_tasks', type=int, default=1, help='tasks trained together')
     _gin_flags(command)
@@ -238,7 +242,12 @@ def unknown(command: str, flag: str, value: str) -> str:
     """
     name, _, inner = flag.lstrip('-').replace('-', '_').partition('=')
     value = inner or value
-    if flag.startswith('--gin.'):
+    if name in ('model', 'methods') and command in ('methods', 'memory'):
+        hint = {
+            'model': 'The size is --size, such as t5_1_1_xl or google/flan-t5-xl.',
+            'methods': f'Methods are named without a flag: pt2tt {command} prompt lora.',
+        }[name]
+    elif flag.startswith('--gin.'):
         hint = f'pt2tt {command} takes no settings.' if '=' in flag else _WRITTEN
     elif name in SHORT and command in TAKES:
         hint = f'It has no effect in pt2tt {command}.'
@@ -264,6 +273,9 @@ def _gin_flag(name: str, default: object, value: str) -> str:
     value = value or 'VALUE'
     if isinstance(default, str):
         return f'--gin.{name}="\'{value}\'"'
+    if isinstance(default, tuple) and value != 'VALUE':
+        values = ', '.join(v if v.isdigit() else repr(v) for v in value.split(','))
+        return f'--gin.{name}="({values},)"'
     return f'--gin.{name}={value}'
 
 

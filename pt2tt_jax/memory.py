@@ -25,7 +25,7 @@ from pt2tt_jax.t5.network import Transformer
 from pt2tt_jax.tuning import Params, Tuned, Tuning, flatten, shapes, split, unflatten
 
 STAGE_1 = 'transfer'  # in place of a method's name
-TEMPLATES = 6  # T5's own that two fields of text have, where the settings do not say
+TEMPLATES = 10  # of `pt2tt run`, where `Transfer.population` does not say
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,8 +35,8 @@ class Entry:
     Attributes:
       name: of the method, or `STAGE_1`.
       members: models that train at once.
-      backbone: what is frozen.
-      state: what is trained, its optimizer and the best so far.
+      backbone: as it is stored; also what is trained of it, since a run keeps where it started.
+      state: what is trained: its start, its value, its optimizer and the best so far.
       beside: what the step needs besides at its largest moment.
       room: of the device; None where nobody says.
       lacking: why there is no step.
@@ -116,13 +116,13 @@ class _Plan:
             recipe, objective = self.settings.of(name), objectives.cross_entropy
             every = len(recipe.seeds) * max(1, len(recipe.learning_rates))
             members = min(recipe.population or every, every)
-        sharding.check_members(members, self.mesh)
-        sharding.check_divides(recipe.batch_size // recipe.accumulate, self.mesh)
         try:
+            sharding.check_members(members, self.mesh)
+            sharding.check_divides(recipe.batch_size // recipe.accumulate, self.mesh)
             with room(name):
                 return self._compiled(name, recipe, self._tuning(name), members, objective)
         except OutOfMemory as error:
-            return Entry(name, members, lacking=_said(error))
+            return Entry(name, members, lacking=f'{_said(error)} {_fewer(name, members)}'.strip())
         except UserError as error:
             return Entry(name, members, lacking=str(error))
 
@@ -136,8 +136,9 @@ class _Plan:
         module = Tuned(Transformer(self.config), tuning)
         made = shapes(module)
         readiness.check_scanned(name, tuning, flatten(made), self.config)
-        half, frozen = split(made, tuning)
-        frozen = sharding.shard_params(self._stored(frozen, tuning), self.mesh)
+        half, _ = split(made, tuning)
+        kept = sharding.shard_params(self._stored(made, tuning), self.mesh)
+        frozen = split(kept, tuning)[1]
         state = sharding.shard_state(_state(module, half, members, recipe), members, self.mesh)
         batch = sharding.shard_batch(self._batch(name, recipe, members), self.mesh)
         step = train.make_step(module, objective, recipe).trace(state, frozen, batch)
@@ -146,15 +147,21 @@ class _Plan:
         # Arguments are the backbone and the state, and the batch; of the output, all but the
         # metrics takes the state's own place.
         beside = analysis.temp_size_in_bytes + _bytes(batch)
-        return Entry(name, members, _bytes(frozen), _bytes(state), beside, devices.capacity(one))
+        backbone = [
+            leaf
+            for path, leaf in flatten(kept).items()
+            if not (tuning.owns(path) and tuning.trains(path))
+        ]
+        trained = _bytes(state) + _bytes(state.trained)  # the start is kept too
+        return Entry(name, members, _bytes(backbone), trained, beside, devices.capacity(one))
 
-    def _stored(self, frozen: Params, tuning: Tuning) -> Params:
-        """The frozen half in the type it is kept in; saved prompts stay float32."""
+    def _stored(self, made: Params, tuning: Tuning) -> Params:
+        """The backbone in the type it is kept in; saved prompts stay float32."""
         kept = jnp.dtype(self.settings.model.param_dtype)
         return unflatten(
             {
                 path: leaf if tuning.owns(path) else leaf.update(dtype=kept)
-                for path, leaf in flatten(frozen).items()
+                for path, leaf in flatten(made).items()
             }
         )
 
@@ -214,6 +221,12 @@ def _described(mesh: Mesh) -> str:
     )
 
 
+def _fewer(name: str, members: int) -> str:
+    """What a run does by itself where a population does not fit."""
+    section = 'Transfer' if name == STAGE_1 else 'Tune'
+    return f'Fewer models at once may fit: {section}.population = 1.' if members > 1 else ''
+
+
 def _said(error: OutOfMemory) -> str:
     """What the compiler says of memory that ends."""
     first = str(error.__cause__).splitlines()[0]
@@ -248,6 +261,11 @@ def table(
             *([one.room] if one.room else []),
         )
         cells = [f'{part / 1e9:.2f}' for part in parts] + [''] * (not one.room)
-        verdict = {True: 'fits', False: 'does not fit', None: ''}[one.fits]
+        too_large = f'does not fit. {_fewer(one.name, one.members)}'.strip()
+        verdict = {True: 'fits', False: too_large, None: ''}[one.fits]
         out.add_row(one.name, str(one.members), *cells, verdict)
-    return drawn(out)
+    if mesh.devices.flat[0].platform != 'cpu':
+        return drawn(out)
+    return (
+        f'{drawn(out)}\nOn CPUs 16-bit types are widened, so that others take less; see --device.'
+    )

@@ -21,7 +21,7 @@ class Model:
 
     Attributes:
       name: 'flan-demo' (from the extra `demo`); a folder with a Hugging Face T5 (safetensors); a
-        hub id such as 'google/t5-v1_1-base', or 't5-base' and its sisters; 't5x:PATH@VOCABULARY', a
+        hub id such as 'google/flan-t5-base', or 't5-base' and its sisters; 't5x:PATH@VOCABULARY', a
         T5X checkpoint, local or gs://; or 'random:SIZE', untrained weights with the demo's
         vocabulary, such as 'random:t5_1_1_base'.
       dtype: of activations: 'float32', 'bfloat16' or 'float16'.

@@ -50,9 +50,10 @@ def mesh(data: int = 0, model: int = 1, population: int = 1, devices: Sequence[A
             f'A mesh of {shape} needs {size} devices; there are {len(devices)}. Lower '
             'Model.data_parallel, Model.model_parallel or Model.population_parallel.'
         )
-    if size < len(devices) and jax.process_count() > 1:
+    hosts = len({device.process_index for device in devices})
+    if size < len(devices) and hosts > 1:
         raise UserError(
-            f'{jax.process_count()} processes have {len(devices)} devices, but the mesh takes '
+            f'{hosts} processes have {len(devices)} devices, but the mesh takes '
             f'{size}: Model.data_parallel = 0 takes them all.'
         )
     return Mesh(np.asarray(devices[:size]).reshape(population, data, model), AXES)
@@ -63,9 +64,11 @@ def put(leaf, mesh: Mesh, spec: PartitionSpec) -> Any:
     sharding = NamedSharding(mesh, spec)
     if isinstance(leaf, jax.ShapeDtypeStruct):
         return leaf.update(sharding=sharding)
-    if jax.process_count() == 1 or not getattr(leaf, 'is_fully_addressable', True):
+    known = jax.process_count() == 1 or not getattr(leaf, 'is_fully_addressable', True)
+    if known and not isinstance(leaf, np.ndarray):
         return jax.device_put(leaf, sharding)
-    # Across processes device_put would send the whole array to see that all of them have it.
+    # Across processes device_put would send the whole array to see that all of them have it; an
+    # array of NumPy takes it twice as long on one device too.
     return jax.make_array_from_callback(leaf.shape, sharding, np.asarray(leaf).__getitem__)
 
 

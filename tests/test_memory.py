@@ -54,11 +54,11 @@ def elsewhere(monkeypatch):
 
 
 def test_a_prompt_by_hand(make_backbone):
-    """Two seeds: each its prompt, AdamW's two moments and the best so far, all float32."""
+    """Two seeds: each its start, its prompt, AdamW's two moments and the best, all float32."""
     found = one('prompt', settings())
     width, count = 16, size(make_backbone('1.1').params)
     assert found.backbone == 4 * count
-    prompts = 4 * 4 * width * 2 * 4
+    prompts = 5 * 4 * width * 2 * 4
     assert prompts < found.state < prompts + 100  # steps, keys, scores
     assert found.members == 2
     assert found.together == found.backbone + found.state + found.beside
@@ -85,9 +85,18 @@ def test_the_analysis_is_that_of_the_step_that_trains(make_backbone):
     state = train.initial_state(problem, recipe)
     analysis = step.lower(state, frozen, batch).compile().memory_analysis()
     found = one('prompt', settings())
+    start = 2 * 4 * 16 * 4
     assert found.together == pytest.approx(
-        analysis.argument_size_in_bytes + analysis.temp_size_in_bytes, rel=0.01
+        analysis.argument_size_in_bytes + analysis.temp_size_in_bytes + start, rel=0.01
     )
+
+
+def test_fine_tuning_keeps_the_backbone_beside_its_copies(make_backbone):
+    """Of each seed five: start, value, two moments, best."""
+    count = size(make_backbone('1.1').params)
+    found = one('full', settings(Model(param_dtype='bfloat16')))
+    assert found.backbone == 2 * count
+    assert found.state == pytest.approx(2 * 5 * 4 * count, rel=0.01)
 
 
 def test_stored_in_bfloat16_the_backbone_takes_half():
@@ -120,6 +129,18 @@ def test_what_cannot_be_trained_says_why():
     assert 'Model.scan_layers passes by' in scanned.lacking
     assert scanned.fits is False
     assert 'has no output matrix' in one('head', settings(), '1.0').lacking
+
+
+def test_one_that_cannot_be_divided_leaves_the_others(monkeypatch):
+    def check(rows, _):
+        if rows == 3:
+            raise UserError('3 do not divide')
+
+    monkeypatch.setattr(memory.sharding, 'check_divides', check)
+    uneven = settings(batch_size=9, accumulate=3)
+    config, names = toys.make_config('1.1'), [memory.STAGE_1, 'prompt']
+    found, _ = memory.entries(config, uneven, names)
+    assert [entry.lacking for entry in found] == ['', '3 do not divide']
 
 
 def test_it_fits_where_there_is_room():
@@ -164,15 +185,69 @@ def test_unknown_devices(name, message):
         devices.described(name)
 
 
-def test_without_the_compiler(monkeypatch):
-    def missing(*_, **__):
-        raise NotImplementedError
-
-    monkeypatch.setattr(devices.topologies, 'get_topology_desc', missing)
+@pytest.mark.skipif(tpu.args[0] is False, reason='libtpu is installed')
+def test_without_the_compiler_for_tpus():
     with pytest.raises(UserError, match=r"compiler for v5e:2x4 .* pip install 'pt2tt-jax\[tpu\]'"):
         devices.described('v5e:2x4')
+
+
+@pytest.mark.skipif(cuda.args[0] is False, reason='jax_cuda12_plugin is installed')
+def test_without_the_compiler_for_gpus():
     with pytest.raises(UserError, match=r'pt2tt-jax\[gpu\]'):
         devices.described('a100')
+
+
+@pytest.mark.parametrize(
+    ('cloud', 'shape'),
+    [
+        ('v5litepod-8', 'v5e:2x4'),
+        ('v5litepod-1', 'v5e:1x1'),
+        ('v6e-16', 'v6e:4x4'),
+        ('v5p-8', 'v5p:2x2x1'),
+        ('a100-40', 'a100-40'),
+        ('v5e:4x4', 'v5e:4x4'),
+    ],
+)
+def test_names_of_google_cloud(cloud, shape):
+    assert devices._slice(cloud) == shape
+
+
+def test_what_jax_takes_of_a_gpu(monkeypatch):
+    class Described:
+        device_kind = devices.GPUS['h100'].title
+
+    for name in devices.FRACTIONS:
+        monkeypatch.delenv(name, raising=False)
+    assert devices.capacity(Described()) == int(0.75 * devices.GPUS['h100'].bytes)
+    monkeypatch.setenv('XLA_CLIENT_MEM_FRACTION', '0.9')
+    assert devices.capacity(Described()) == int(0.9 * devices.GPUS['h100'].bytes)
+
+
+@pytest.mark.parametrize(
+    ('argv', 'message'),
+    [
+        (['--gin.Model.name="x"'], 'asks no model, only for its size'),
+        (['--model', 'x'], 'The size is --size'),
+        (['--methods=lora'], 'named without a flag: pt2tt memory prompt lora'),
+    ],
+)
+def test_what_it_does_not_take(argv, message, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(['memory', *argv])
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('hub', 'named'),
+    [
+        ('google/flan-t5-xl', 't5_1_1_xl'),
+        ('t5-v1_1-small', 't5_1_1_small'),
+        ('google-t5/t5-3b', 't5_1_0_3b'),
+        ('google/mt5-base', 'mt5_base'),
+    ],
+)
+def test_sizes_by_the_names_of_the_hub(hub, named):
+    assert sizes.size(hub) == sizes.SIZES[named]
 
 
 def test_what_is_traced_for_another_backend():
@@ -231,7 +306,7 @@ def test_a_gpu_that_is_not_here(elsewhere):
     on = devices.described('h100')
     small, large = one('prompt', fused, on=on), one('prompt', chosen, on=on)
     assert not small.lacking
-    assert small.room == devices.GPUS['h100'].bytes
+    assert small.room == int(0.75 * devices.GPUS['h100'].bytes)
     scores = 8 * 2 * 512 * 512 * 4
     assert large.beside - small.beside > scores
     with pytest.raises(UserError, match='needs a 16-bit type'):

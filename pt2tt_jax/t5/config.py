@@ -94,12 +94,17 @@ SIZES: dict[str, T5Config] = {
 }
 
 
+_FAMILIES = {'t5': 't5_1_0', 't5-v1_1': 't5_1_1', 'flan-t5': 't5_1_1'}
+
+
 def size(name: str) -> T5Config:
-    """The configuration called `name`.
+    """The configuration called `name`, or that of a model of that name on Hugging Face's hub.
 
     Raises:
       UserError: for an unknown name; the message suggests the nearest.
     """
-    if name not in SIZES:
+    family, _, of = name.rpartition('/')[2].rpartition('-')
+    known = name if name in SIZES else f'{_FAMILIES.get(family, family)}_{of}'
+    if known not in SIZES:
         raise UserError(f'There is no T5 size {name!r}. {nearest(name, SIZES)}')
-    return SIZES[name]
+    return SIZES[known]
