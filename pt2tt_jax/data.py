@@ -212,7 +212,15 @@ def _warn_cut(split: str, encoded: Encoded) -> None:
 
 
 def _check_words(words: Sequence[str], ids: Sequence[np.ndarray], length: int) -> None:
-    """Label words that lost their end could become equal."""
+    """Label words that lost their end, or that the vocabulary does not have, could be equal."""
+    told: dict[bytes, str] = {}
+    for word, one in zip(words, ids, strict=True):
+        other = told.setdefault(np.asarray(one, np.int32).tobytes(), word)
+        if other != word:
+            raise UserError(
+                f'The label words {other!r} and {word!r} are the same tokens in the vocabulary of '
+                'this model, which does not have their characters; choose other words.'
+            )
     for word, one in zip(words, ids, strict=True):
         if len(one) >= length:
             raise UserError(

@@ -82,7 +82,8 @@ def restored(
         )
     tuning = Tuning()
     if made:
-        labels = tuple((about or {}).get('labels', ()))
+        # Of tasks that were trained together, a head has the classes of all.
+        labels = tuple(made.get('words') or (about or {}).get('labels', ()))
         tuning = _tuning(backbone.config, backbone.vocabulary, labels, json.dumps(made))
     module = Tuned(backbone.module, tuning) if made else backbone.module
     wanted = {path for path in flatten(shapes(module)) if tuning.owns(path)}

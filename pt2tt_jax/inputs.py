@@ -110,13 +110,15 @@ def room_for(settings: Settings, backbone: Backbone, stages: Stages) -> int:
 def _framed(method: str, settings: Settings, backbone: Backbone) -> int:
     """The tokens that a method puts around each text, whatever the task and the saved prompts."""
     length, width = settings.of(method).length, backbone.config.emb_dim
+    source = data.dataset(settings.data)
     names = settings.tune.sources or [
-        one.name for one in data.chosen_templates(settings.data, data.dataset(settings.data))
+        one.name for one in data.chosen_templates(settings.data, source)
     ]
     known = methods.known(
         backbone.config,
         backbone.vocabulary,
         length,
+        data.label_words(settings.data, source),
         source=np.zeros((1, width), np.float32),
         sources=stand_ins(names, length, width),
     )

@@ -172,11 +172,6 @@ class Job:
             report.write(self.folder)
 
 
-def slug(name: str) -> str:
-    """A template's name as a file name."""
-    return ''.join(c if c.isalnum() or c in '-_' else '-' for c in name)
-
-
 def save(job: Job, name: str, tensors: dict[str, np.ndarray], about: dict[str, Any]) -> None:
     """Writes `<folder>/prompts/<name>.safetensors`, complete with how to use it."""
     metadata = saved.identity(job.backbone) | {

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pt2tt_jax import features, readiness, tune
+from pt2tt_jax import features, readiness, report, tune
 from pt2tt_jax.backbone import Backbone
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.features import Encoded
@@ -57,6 +57,7 @@ def started(
     wanted = names(settings)
     if len(set(wanted)) < len(wanted):
         raise UserError(f'A task is named twice in Data.task = {settings.data.task!r}.')
+    _check_folder(folder, wanted)
     for method in settings.tune.methods:
         tune.check_weights(settings.of(method), len(wanted))
     jobs: list[Job] = []
@@ -71,6 +72,17 @@ def started(
         job.results.values.setdefault('together', wanted)
         job.describe()
     return jobs, tunings
+
+
+def _check_folder(folder: Path, wanted: Sequence[str]) -> None:
+    """The checkpoints of a folder belong to the tasks that were trained there, in their order."""
+    for path in sorted(folder.glob('*/results.json')):
+        known = report.load(path).get('together', wanted)
+        if list(known) != list(wanted):
+            raise UserError(
+                f'{folder} holds a run of the tasks {", ".join(known)}, not {", ".join(wanted)}. '
+                'Choose another folder with --out, or delete this one.'
+            )
 
 
 def section(name: str, jobs: Sequence[Job], compute: Callable[[], Sequence[Any]]) -> None:
@@ -89,13 +101,12 @@ def reported(jobs: Sequence[Job]) -> dict[str, Any]:
 
 def tuning(method: str, jobs: Sequence[Job]) -> Tuning:
     """The tuning of `method`, one for all tasks; its labels are all of theirs."""
-    labels = list(dict.fromkeys(label for job in jobs for label in job.prepared.labels))
     first = jobs[0]
     chosen = tune.tuning(
         method,
         first.settings,
         first.backbone,
-        labels,
+        _labels(jobs),
         tasks=len(jobs),
         source=first.source,
         sources=first.sources,
@@ -103,6 +114,11 @@ def tuning(method: str, jobs: Sequence[Job]) -> Tuning:
     if chosen.tasks == 1 and first.settings.data.input_format != 'pretrain':
         _check_labels(method, jobs)
     return chosen
+
+
+def _labels(jobs: Sequence[Job]) -> list[str]:
+    """The label words of all tasks."""
+    return list(dict.fromkeys(label for job in jobs for label in job.prepared.labels))
 
 
 def _check_labels(method: str, jobs: Sequence[Job]) -> None:
@@ -139,7 +155,10 @@ def kept(
     return [
         {
             'parameters': learned[0].parameters,
-            'seeds': [keep(job, _of_task(one, number), task=number) for one in learned],
+            'seeds': [
+                keep(job, _of_task(one, number), task=number, words=_labels(jobs))
+                for one in learned
+            ],
             'curves': curves,
         }
         for number, job in enumerate(jobs)

@@ -39,7 +39,9 @@ def in_parts(
     if most and count > most:
         for start in range(0, count, most):
             part = members[start : start + most]
-            yield from in_parts(train, part, directory / f'part{start}', most, groups)
+            yield from in_parts(
+                train, part, directory / f'part{start}-{start + len(part) - 1}', most, groups
+            )
         return
     try:
         with room(f'{count} models at once'):

@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
 
-from pt2tt_jax import methods, optimizers, populations, sharding, tune
+from pt2tt_jax import methods, optimizers, populations, saved, sharding, tune
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.settings import Recipe, Settings
 from pt2tt_jax.t5.config import T5Config
@@ -89,8 +89,21 @@ def check(job: Job, stages: Stages) -> None:
 def _check_stage1(job: Job) -> None:
     recipe = job.settings.transfer
     init = tune.initialiser(recipe.init, job.backbone.vocabulary, job.prepared.labels)
+    _check_files(list(job.prepared.lesson.teachers))
     _check_members(job, len(job.prepared.lesson.teachers), recipe)
     check_tuning(job, 'prompt', methods.prompt(recipe.length, init=init), recipe)
+
+
+def _check_files(templates: Sequence[str]) -> None:
+    """Raises UserError where two templates would be saved in one file."""
+    by_file: dict[str, str] = {}
+    for name in templates:
+        other = by_file.setdefault(saved.slug(name), name)
+        if other != name:
+            raise UserError(
+                f'The templates {other!r} and {name!r} have one file name, {saved.slug(name)!r}; '
+                'rename one of them.'
+            )
 
 
 def _check_members(job: Job, members: int, recipe: Recipe) -> None:
@@ -124,10 +137,15 @@ def check_tuning(job: Job, method: str, chosen: Tuning, recipe: Recipe) -> None:
 
 
 def check_scanned(method: str, chosen: Tuning, paths: Iterable[str], config: T5Config) -> None:
-    """Raises UserError where layers run in a loop that would pass parameters of `chosen` by."""
-    inside = [path for path in paths if chosen.owns(path) and '/layers_' in path]
-    if inside and config.scan_layers:
+    """Raises UserError where layers run in a loop that would pass by what `chosen` does in them."""
+    if not config.scan_layers:
+        return
+    parts = (path.split('/') for path in paths if '/layers_' in path)
+    modules = {'/'.join(part[:end]) for part in parts for end in range(2, len(part))}
+    modules |= {f'{module}/attend' for module in modules}  # which has no parameters
+    inside = sorted(m for m in modules if any(insert.at(m) for insert in chosen.inserts))
+    if inside:
         raise UserError(
-            f'The method {method!r} puts parameters into layers ({inside[0]}), which '
-            'Model.scan_layers passes by; set it to False.'
+            f'The method {method!r} works inside layers ({inside[0]}), which Model.scan_layers '
+            'passes by; set it to False.'
         )

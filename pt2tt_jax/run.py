@@ -21,7 +21,7 @@ from pt2tt_jax import prepared as prepared_data
 from pt2tt_jax.backbone import Backbone
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.inputs import placed, prepared_task, room_for
-from pt2tt_jax.job import Job, keep, ready, save, slug, start
+from pt2tt_jax.job import Job, keep, ready, save, start
 from pt2tt_jax.readiness import Stages, check_settings
 from pt2tt_jax.settings import Settings
 
@@ -74,7 +74,7 @@ def score_stage1(job: Job, done: transfer.Transferred) -> dict[str, Any]:
             'kl': done.kl[name],
             **scores[name],
         }
-        save(job, f'transfer/{slug(name)}', {saved.PROMPT: rows}, about)
+        save(job, f'transfer/{saved.slug(name)}', {saved.PROMPT: rows}, about)
     return {'chosen': done.chosen, 'kl': done.kl, 'curves': done.curves, 'scores': scores}
 
 
@@ -125,7 +125,7 @@ def run(settings: Settings, folder: Path, backbone: Backbone | None = None) -> d
 
 def source_rows(job: Job, template: str) -> np.ndarray:
     """P_in of a template, as stage 1 saved it."""
-    path = job.folder / 'prompts' / 'transfer' / f'{slug(template)}.safetensors'
+    path = job.folder / 'prompts' / 'transfer' / f'{saved.slug(template)}.safetensors'
     return saved.load_prompt(path)[0]
 
 

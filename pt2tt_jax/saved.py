@@ -26,6 +26,11 @@ PROMPT = 'token_embedder/prompt/embedding'
 SOURCE_PROMPT = 'token_embedder/source_prompt/embedding'
 
 
+def slug(name: str) -> str:
+    """A template's name as a file name."""
+    return ''.join(c if c.isalnum() or c in '-_' else '-' for c in name)
+
+
 def save(path: Path, tensors: dict[str, np.ndarray], metadata: dict[str, Any]) -> None:
     """Writes parameters by path, whole or not at all, with `metadata` (anything JSON holds).
 

@@ -106,6 +106,12 @@ class Data:
         checks.one_of('protocol', self.protocol, ('official', 'comparison'))
 
 
+_DECAY = (
+    "Adafactor's weight decay does not follow the learning rate, so that {0} would change it too: "
+    'set weight_decay = 0, leave {0} out, or take AdamW.'
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class Recipe:
     """How a training loop runs; shared by both stages.
@@ -159,6 +165,8 @@ class Recipe:
         checks.one_of('keep', self.keep, ('best', 'last'))
         for writer in self.writers:
             checks.one_of('writer', writer, ('tensorboard', 'console', 'clu'))
+        if self.optimizer == 'adafactor' and self.weight_decay and self.rates:
+            raise UserError(_DECAY.format('rates'))
         if self.batch_size % self.accumulate:
             raise UserError(
                 f'A batch of {self.batch_size} does not divide into {self.accumulate} '
@@ -245,6 +253,8 @@ class Tune(Recipe):
     def __post_init__(self):
         super().__post_init__()
         checks.one_of('mixing', self.mixing, ('equal', 'proportional'))
+        if self.optimizer == 'adafactor' and self.weight_decay and self.learning_rates:
+            raise UserError(_DECAY.format('learning_rates'))
         if self.learning_rates and not self.learning_rate:
             raise UserError('Tune.learning_rates are factors of Tune.learning_rate, which is 0.')
         if min(self.seeds, default=0) < 0 or len(set(self.seeds)) < len(self.seeds):

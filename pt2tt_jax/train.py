@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent import futures
 from pathlib import Path
 from typing import Any
@@ -174,9 +174,14 @@ def stop_patiently(state: State, patience: int) -> State:
     return state.replace(pace=jnp.where(waiting, state.pace, 0.0))
 
 
+def moving(state: State) -> bool:
+    """Whether any member has not stopped."""
+    return bool(processes.fetch(state.pace).any())
+
+
 @dataclasses.dataclass(frozen=True)
 class Fitted:
-    """Result of a loop: the kept trained half of each member, and how it came about."""
+    """Result of a loop: the kept trained half of each member, its step and score, and all rows."""
 
     trained: Params
     steps: np.ndarray
@@ -203,9 +208,15 @@ def fit(
     """
     mesh = mesh or sharding.mesh(1, 1)
     with Checkpoints(directory / 'checkpoints') as checkpoints:
-        initial = initial_state(problem, recipe)
-        state = checkpoints.restore(sharding.shard_state(initial, len(problem.names), mesh))
+        members = len(problem.names)
+        shapes = jax.eval_shape(lambda: initial_state(problem, recipe))
+        planned = sharding.shard_state(shapes, members, mesh)
+        state = checkpoints.restore(planned)
+        if state is planned:  # made only where it is needed: it may be large
+            state = sharding.shard_state(initial_state(problem, recipe), members, mesh)
         first = int(state.step)
+        # A start after all have stopped has nothing to do.
+        last = first if first and recipe.patience and not moving(state) else recipe.steps
         with (
             open_log(directory, first, recipe.writers) as log,
             _bar(problem, recipe, first, label) as bar,
@@ -215,15 +226,24 @@ def fit(
                 state = run.evaluate(state, {})
             frozen = sharding.shard_params(problem.frozen, mesh)
             step = make_step(problem.module, problem.objective, recipe, problem.forward)
-            for number, batch in _ahead(problem, first, recipe.steps, mesh):
+            for number, batch in _ahead(problem, first, last, mesh):
                 state, metrics = step(state, frozen, batch)
                 state = run.after_step(number + 1, state, metrics)
                 if run.stopped(number + 1, state):
                     break
-    kept = state.best if recipe.keep == 'best' and problem.evaluate else state.trained
-    last = np.full(len(problem.names), recipe.steps)
-    steps = processes.fetch(state.best_step) if kept is state.best else last
-    return Fitted(processes.fetch(kept), steps, log.rows(), processes.fetch(state.best_score))
+    rows = log.rows()
+    if recipe.keep == 'best' and problem.evaluate:
+        steps, scores = processes.fetch((state.best_step, state.best_score))
+        return Fitted(processes.fetch(state.best), steps, rows, scores)
+    steps = np.full(members, int(state.step))
+    return Fitted(processes.fetch(state.trained), steps, rows, _last_scores(rows, problem.names))
+
+
+def _last_scores(rows: list[dict[str, Any]], names: Sequence[str]) -> np.ndarray:
+    """Score of each member at the last evaluation; the lowest of all where it is no number."""
+    last = {name: value for row in rows for name, value in row.items()}
+    scores = np.array([last.get(f'score/{name}', -np.inf) for name in names], float)
+    return np.where(np.isnan(scores), -np.inf, scores)
 
 
 def _ahead(problem: Problem, first: int, last: int, mesh: jax.sharding.Mesh):
@@ -280,7 +300,7 @@ class _Loop:
     def stopped(self, number: int, state: State) -> bool:
         """Whether no member moves any more; evaluations alone stop one, and asking costs a wait."""
         due = self.recipe.patience and number % self.recipe.evaluation_period == 0
-        return bool(due) and not processes.fetch(state.pace).any()
+        return bool(due) and not moving(state)
 
     def _warn_diverged(self, number: int, losses: list[float]) -> None:
         named = zip(self.problem.names, losses, strict=True)

@@ -339,7 +339,11 @@ def portable(
     tensors, method = learned.trained, learned.method
     if chosen.simpler:
         tensors = {path: np.asarray(v) for path, v in chosen.simpler.fold(tensors).items()}
-        method, options = chosen.simpler.method, {chosen.simpler.method: chosen.simpler.options}
+        # A length of the method's own (`prefix.length = 4`) is one of what it is saved as.
+        own = options.get(method, {}) if chosen.simpler.method == method else {}
+        length = {'length': own['length']} if 'length' in own else {}
+        method = chosen.simpler.method
+        options = {method: length | dict(chosen.simpler.options)}
     own = {part: dict(options[part]) for part in method.split('+') if options.get(part)}
     made = {'method': method, 'options': own, 'length': settings.of(learned.method).length}
     around = {'before': chosen.before, 'after': chosen.after, 'tasks': chosen.tasks}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 
 from pt2tt_jax import data, rows, tasks
@@ -78,3 +79,11 @@ def test_candidates_of_each_example_are_refused(verbaliser):
         data.label_words(Data(task='winogrande', verbaliser=verbaliser), source)
     assert len(data.label_words(Data(task='winogrande'), source)) == 2
     assert data.label_words(Data(task='sst2', verbaliser=verbaliser), tasks.dataset('sst2'))
+
+
+def test_labels_that_the_vocabulary_cannot_tell_apart_are_refused():
+    """What it has no characters for, such as Korean in T5's, all becomes <unk>."""
+    ids = [np.array([3, 2]), np.array([5]), np.array([3, 2])]
+    with pytest.raises(UserError, match="'긍정' and '부정' are the same tokens"):
+        data._check_words(['긍정', 'good', '부정'], ids, 8)
+    data._check_words(['a', 'b'], ids[:2], 8)

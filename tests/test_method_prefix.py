@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import toys
 from method_toys import (
     VERSIONS,
     assert_same,
@@ -20,9 +21,10 @@ from method_toys import (
 )
 from toys import logits_of
 
-from pt2tt_jax import methods
+from pt2tt_jax import evaluate, methods, tune
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.methods.prefix import prefix
+from pt2tt_jax.settings import Data, Model, Settings, Transfer, Tune
 from pt2tt_jax.t5 import config as t5_config
 from pt2tt_jax.t5 import decoding
 from pt2tt_jax.tuning import flatten, unflatten
@@ -222,3 +224,24 @@ def test_count_for_t5_base(parts, mid, count):
 def test_options_that_cannot_be(options, message):
     with pytest.raises(UserError, match=message):
         prefix(BASE, **options)
+
+
+def test_a_length_of_its_own_is_saved_with_it(toy_backbone):
+    """`prefix.length = 3`, whatever Tune.length is; saved as the prefixes that networks made."""
+    options = {'prefix': {'mid': 4, 'length': 3}}
+    tuning = prefix(toy_backbone.config, 3, mid=4)
+    module, params = toys.tuned(toy_backbone, tuning)
+    flat = {path: np.asarray(leaf) for path, leaf in flatten(params).items()}
+    trained = {path: leaf for path, leaf in flat.items() if tuning.owns(path)}
+    learned = tune.Learned('prefix', 0, 1, trained, evaluate.Model(module, params), tuning)
+    chosen = Settings(Model(), Data(), Transfer(), Tune(length=9), options=options)
+    tensors, made = tune.portable(learned, chosen)
+    again = evaluate.restored(toy_backbone, tensors, {'tuning': made})
+    batch = {
+        'encoder_input_tokens': np.array([[5, 6, 1]], np.int32),
+        'decoder_input_tokens': np.array([[0, 20]], np.int32),
+        'decoder_target_tokens': np.array([[20, 1]], np.int32),
+    }
+    np.testing.assert_allclose(
+        logits_of(again.module, again.params, batch), logits_of(module, params, batch), atol=1e-4
+    )

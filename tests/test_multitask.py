@@ -73,6 +73,33 @@ def test_nothing_is_written_before_all_tasks_are_checked(together, tmp_path, cap
     assert not (tmp_path / 'out').exists()
 
 
+@pytest.mark.parametrize('other', [['rte', 'sst2'], ['sst2', 'mrpc'], ['qnli']])
+def test_a_folder_of_other_tasks_is_refused(together, tmp_path, capsys, other):
+    """Its checkpoints are theirs, in their order."""
+    folder = tmp_path / 'out' / other[0]
+    folder.mkdir(parents=True)
+    results = {'settings': {}, 'data': {}, 'together': other}
+    (folder / 'results.json').write_text(json.dumps(results))
+    with pytest.raises(SystemExit):
+        cli.main([*together, '--methods=norms'])
+    said = f'holds a run of the tasks {", ".join(other)}, not sst2, rte'
+    assert said in capsys.readouterr().err
+
+
+def test_a_head_of_all_tasks_is_read_back(together, tmp_path, capsys):
+    """Which has the classes of both, though each file is one task's."""
+    words = '--gin.p_tuning_v2.length=3'
+    cli.main([*together, '--methods=p_tuning_v2', words, '--gin.Data.verbaliser="digits"'])
+    for task in ('sst2', 'rte'):
+        file = tmp_path / 'out' / task / 'prompts/p_tuning_v2/seed0.safetensors'
+        tensors, about = saved.load(file)
+        capsys.readouterr()
+        cli.main(['predict', '--prompt', str(file), '--text', 'a text'])
+        assert capsys.readouterr().out.endswith('a text\n')
+        assert set(about['labels']) <= set(about['tuning']['words'])
+        assert len(tensors['decoder/head/classes/bias']) == len(about['tuning']['words'])
+
+
 @pytest.mark.parametrize('weights', [(1.0,), (1.0, 0.0), (0.5, 2.0)])
 def test_weights_of_two_tasks(weights):
     tune.check_weights(Tune(task_weights=weights), 2)

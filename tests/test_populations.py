@@ -60,6 +60,32 @@ def test_members_that_get_no_better_stop_and_the_loop_ends(toy_backbone, split, 
     """At a rate of nothing nothing gets better after the start."""
     _, curves = run(toy_backbone, split, tmp_path, learning_rate=0.0, steps=40, patience=4)
     assert [row['step'] for row in curves] == [0, 2, 4]
+    learned, again = run(
+        toy_backbone, split, tmp_path, learning_rate=0.0, steps=40, patience=4, keep='last'
+    )
+    assert again == curves  # nothing is left to do
+    assert {one.step for one in learned} == {4}
+
+
+def test_kept_at_the_end_a_rate_is_chosen_by_its_end(toy_backbone, split, tmp_path):
+    """A rate that was good once and then diverged is not the best."""
+    late = {'steps': 12, 'schedule': 'constant', 'keep': 'last'}
+    rates = (3.0, 0.01)
+    learned, curves = run(toy_backbone, split, tmp_path / 'both', learning_rates=rates, **late)
+    ends = {r: np.mean([curves[-1][f'score/seed{s}_lr{r:g}'] for s in (0, 1)]) for r in rates}
+    assert max(rates, key=lambda r: np.mean(_best(curves, r))) == 3.0
+    assert ends[0.01] > ends[3.0]
+    alone, _ = run(toy_backbone, split, tmp_path / 'alone', learning_rate=0.01, **late)
+    for found, expected in zip(prompts(learned), prompts(alone), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+def test_scores_at_the_end():
+    rows = [
+        {'step': 0, 'score/a': -1.0, 'score/b': -1.0},
+        {'step': 5, 'score/a': -2.0, 'score/b': float('nan')},
+    ]
+    assert train._last_scores(rows, ('a', 'b', 'c')).tolist() == [-2.0, -np.inf, -np.inf]
 
 
 def test_a_stopped_member_stays_where_it_was():
@@ -84,7 +110,22 @@ def test_at_most_so_many_at_once(toy_backbone, split, tmp_path):
     for found, expected in zip(prompts(apart), prompts(together), strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-5)
     assert [row.keys() for row in joined] == [row.keys() for row in curves]
-    assert (tmp_path / 'apart' / 'part1' / 'checkpoints').is_dir()
+    assert (tmp_path / 'apart' / 'part1-1' / 'checkpoints').is_dir()
+
+
+def test_parts_of_another_size_are_other_checkpoints(tmp_path):
+    found = {}
+    for most in (2, 3, 4):
+        parts = found.setdefault(most, [])
+
+        def train(members, folder, parts=parts):
+            parts.append(folder.name)
+            return members
+
+        assert list(populations.in_parts(train, range(5), tmp_path, most)) == list(range(5))
+        assert len(parts) == len(populations.sizes(5, most))
+    assert not set(found[2]) & set(found[3])
+    assert not set(found[3]) & set(found[4])
 
 
 def test_fewer_at_once_where_memory_ends(toy_backbone, split, tmp_path, monkeypatch, caplog):

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import toys
 from commands import failure
 
-from pt2tt_jax import backbone, readiness, saved, settings, sharding, suite
+from pt2tt_jax import backbone, methods, readiness, saved, settings, sharding, suite
 from pt2tt_jax.cli import main
 from pt2tt_jax.errors import UserError
 from pt2tt_jax.methods.mpt import COLUMN, ROW, SHARED
 from pt2tt_jax.methods.spot import average, retrieve
 from pt2tt_jax.readiness import Stages
-from pt2tt_jax.tuning import Tuning
+from pt2tt_jax.t5.network import Transformer
+from pt2tt_jax.tuning import Tuned, Tuning, flatten, shapes
 
 QUICK = [
     '--gin.Transfer.steps=1',
@@ -142,6 +145,33 @@ def test_patterns_of_a_tuning_must_match(toy_backbone):
     known: Any = SimpleNamespace(backbone=toy_backbone, mesh=sharding.mesh(1, 1))
     with pytest.raises(UserError, match=r"'nothing/\.\*' matches no parameter"):
         readiness.check_tuning(known, 'mine', Tuning(unfreeze=('nothing/.*',)), settings.Tune())
+
+
+@pytest.mark.parametrize(
+    ('made', 'refused'),
+    [
+        (methods.prefix(toys.make_config('1.1'), 4, mid=4), True),
+        (methods.prefix(toys.make_config('1.1'), 4), True),
+        (methods.lora(2), True),
+        (methods.prompt(4), False),
+        (methods.full(), False),
+    ],
+    ids=['networks', 'prefixes', 'lora', 'prompt', 'full'],
+)
+def test_what_works_inside_layers_cannot_be_scanned(made, refused):
+    """Wherever its parameters are: those of a prefix's networks are not in the layers."""
+    config = toys.make_config('1.1')
+    paths = flatten(shapes(Tuned(Transformer(config), made)))
+    readiness.check_scanned('mine', made, paths, config)
+    expected = pytest.raises(UserError, match='scan_layers passes by') if refused else nullcontext()
+    with expected:
+        readiness.check_scanned('mine', made, paths, config.replace(scan_layers=True))
+
+
+def test_templates_of_one_file_name_are_refused():
+    readiness._check_files(['a/b', 'a/c'])
+    with pytest.raises(UserError, match=r"'a/b\?' and 'a/b!' have one file name, 'a-b-'"):
+        readiness._check_files(['a/b?', 'a/c', 'a/b!'])
 
 
 @pytest.mark.parametrize('by', ['mean', 'pairs'])

@@ -101,7 +101,7 @@ def test_run_leaves_prompts_metrics_and_report(finished):
 
 def test_pt2tt_prompt_ends_in_the_kept_source_prompt(finished):
     results = json.loads((finished / 'results.json').read_text())
-    chosen = run.slug(results['transfer']['chosen'])
+    chosen = saved.slug(results['transfer']['chosen'])
     source, about = saved.load(finished / 'prompts' / 'transfer' / f'{chosen}.safetensors')
     whole, _ = saved.load(finished / 'prompts' / 'pt2tt' / 'seed0.safetensors')
     np.testing.assert_array_equal(whole[saved.PROMPT][3:], source[saved.PROMPT])

@@ -391,3 +391,11 @@ def test_wrong_flags_exit_with_2_and_one_sentence(argv, message, capsys):
     assert printed.startswith('pt2tt: ')
     assert printed.count('\n') == 1
     assert re.search(message, printed)
+
+
+@pytest.mark.parametrize('more', [{'rates': (('x', 2.0),)}, {'learning_rates': (0.1, 0.3)}])
+def test_factors_of_a_rate_that_decay_does_not_follow_are_refused(more):
+    with pytest.raises(UserError, match="Adafactor's weight decay does not follow"):
+        Tune(optimizer='adafactor', weight_decay=0.01, **more)
+    Tune(optimizer='adafactor', **more)
+    Tune(optimizer='adamw', weight_decay=0.01, **more)
