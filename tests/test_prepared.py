@@ -7,6 +7,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+import toys
 
 from pt2tt_jax import data, features, prepared
 from pt2tt_jax.errors import UserError
@@ -57,7 +58,9 @@ def test_reading_holds_one_shard(tmp_path, monkeypatch):
 
 def test_task_round_trip(tmp_path, toy_backbone):
     settings = Data(task='demo_sentiment', input_length=32, target_length=4)
-    task = data.prepare(settings, toy_backbone, prompt_length=3, lesson_rows=20)
+    known = toys.make_vocabulary((*toys.WORDS[:-2], 'negative', 'positive'))
+    backbone = dataclasses.replace(toy_backbone, vocabulary=known)
+    task = data.prepare(settings, backbone, prompt_length=3, lesson_rows=20)
     prepared.write_task(tmp_path / 'out', task, {'settings': dataclasses.asdict(settings)})
     found = prepared.read_task(tmp_path / 'out')
     for name in ('name', 'fields', 'labels', 'patterns', 'note', 'source', 'examples'):

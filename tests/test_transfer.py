@@ -125,7 +125,7 @@ def test_templates_apart_learn_what_they_learn_together(toy_backbone, lessons, t
     for name, rows in together.prompts.items():
         np.testing.assert_allclose(apart.prompts[name], rows, atol=1e-4)
     assert [row.keys() for row in apart.curves] == [row.keys() for row in together.curves]
-    assert (tmp_path / 'apart' / 'part1' / 'checkpoints').is_dir()
+    assert (tmp_path / 'apart' / 'part1-1' / 'checkpoints').is_dir()
 
 
 @pytest.mark.parametrize(

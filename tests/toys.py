@@ -50,9 +50,9 @@ def make_config(version: str) -> T5Config:
     )
 
 
-def make_vocabulary() -> Vocabulary:
+def make_vocabulary(words: Sequence[str] = WORDS) -> Vocabulary:
     """One id a word; words that it does not know are <unk>."""
-    pieces = ('<pad>', '</s>', '<unk>', *WORDS)
+    pieces = ('<pad>', '</s>', '<unk>', *words)
     ids = {piece: i for i, piece in enumerate(pieces)}
 
     def encode(texts: list[str]) -> list[list[int]]:
