@@ -215,15 +215,14 @@ def _check_words(words: Sequence[str], ids: Sequence[np.ndarray], length: int) -
     """Label words that lost their end, or that the vocabulary does not have, could be equal."""
     told: dict[bytes, str] = {}
     for word, one in zip(words, ids, strict=True):
+        if len(one) >= length:
+            raise UserError(
+                f'The label word {word!r} takes {len(one) + 1} tokens with its end; raise '
+                f'Data.target_length above {length}.'
+            )
         other = told.setdefault(np.asarray(one, np.int32).tobytes(), word)
         if other != word:
             raise UserError(
                 f'The label words {other!r} and {word!r} are the same tokens in the vocabulary of '
                 'this model, which does not have their characters; choose other words.'
-            )
-    for word, one in zip(words, ids, strict=True):
-        if len(one) >= length:
-            raise UserError(
-                f'The label word {word!r} takes {len(one) + 1} tokens with its end; raise '
-                f'Data.target_length above {length}.'
             )

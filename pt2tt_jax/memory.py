@@ -16,7 +16,17 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from pt2tt_jax import devices, inputs, inventory, methods, objectives, readiness, sharding, train
+from pt2tt_jax import (
+    devices,
+    inputs,
+    inventory,
+    methods,
+    objectives,
+    populations,
+    readiness,
+    sharding,
+    train,
+)
 from pt2tt_jax.errors import OutOfMemory, UserError, room
 from pt2tt_jax.methods import initialisers
 from pt2tt_jax.settings import Recipe, Settings
@@ -114,10 +124,8 @@ class _Plan:
         else:
             methods.parts(name)
             recipe, objective = self.settings.of(name), objectives.cross_entropy
-            every = len(recipe.seeds) * max(1, len(recipe.learning_rates))
-            members = min(recipe.population or every, every)
+            members = populations.sizes(len(recipe.members), recipe.population)[0]
         try:
-            sharding.check_members(members, self.mesh)
             sharding.check_divides(recipe.batch_size // recipe.accumulate, self.mesh)
             with room(name):
                 return self._compiled(name, recipe, self._tuning(name), members, objective)
@@ -216,9 +224,8 @@ def _bytes(tree: Any) -> int:
 def _described(mesh: Mesh) -> str:
     """'8 x TPU v5 lite (model 8)'."""
     axes = [f'{name} {count}' for name, count in mesh.shape.items() if count > 1]
-    return f'{mesh.size} x {mesh.devices.flat[0].device_kind}' + f' ({", ".join(axes)})' * bool(
-        axes
-    )
+    shared = f' ({", ".join(axes)})' if axes else ''
+    return f'{mesh.size} x {mesh.devices.flat[0].device_kind}{shared}'
 
 
 def _fewer(name: str, members: int) -> str:
@@ -253,14 +260,8 @@ def table(
         if one.lacking:
             out.add_row(one.name, str(one.members), *[''] * 5, one.lacking)
             continue
-        parts = (
-            one.backbone,
-            one.state,
-            one.beside,
-            one.together,
-            *([one.room] if one.room else []),
-        )
-        cells = [f'{part / 1e9:.2f}' for part in parts] + [''] * (not one.room)
+        parts = (one.backbone, one.state, one.beside, one.together, one.room)
+        cells = ['' if part is None else f'{part / 1e9:.2f}' for part in parts]
         too_large = f'does not fit. {_fewer(one.name, one.members)}'.strip()
         verdict = {True: 'fits', False: too_large, None: ''}[one.fits]
         out.add_row(one.name, str(one.members), *cells, verdict)

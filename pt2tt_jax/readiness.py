@@ -81,8 +81,7 @@ def check(job: Job, stages: Stages) -> None:
         trial = _after_stage1(job) if Stages.ONE in stages else job
         for method in job.settings.tune.methods:
             recipe = job.settings.of(method)
-            rates = len(recipe.learning_rates) or 1
-            _check_members(job, rates * len(recipe.seeds), recipe)
+            _check_members(job, len(recipe.members), recipe)
             check_tuning(job, method, trial.tuning(method), recipe)
 
 

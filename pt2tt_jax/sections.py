@@ -260,6 +260,12 @@ class Tune(Recipe):
         if min(self.seeds, default=0) < 0 or len(set(self.seeds)) < len(self.seeds):
             raise UserError(f'Tune.seeds must be different and not negative: {self.seeds!r}.')
 
+    @property
+    def members(self) -> list[tuple[int, float]]:
+        """(seed, learning rate) of every model that is trained."""
+        rates = self.learning_rates or (self.learning_rate,)
+        return [(seed, rate) for rate in rates for seed in self.seeds]
+
 
 @gin.configurable(module='pt2tt')  # pyright: ignore
 @dataclasses.dataclass(frozen=True)

@@ -186,9 +186,8 @@ def tune(
     backbone = sharding.place(backbone, mesh)
     job = _Job(backbone, chosen, train_set, exams, settings, method, mesh)
     rates = settings.learning_rates or (settings.learning_rate,)
-    members = [(seed, rate) for rate in rates for seed in settings.seeds]
     groups = mesh.shape['population']
-    found = list(in_parts(job.train, members, directory, settings.population, groups))
+    found = list(in_parts(job.train, settings.members, directory, settings.population, groups))
     best = max(rates, key=lambda rate: np.mean([m.score for m in found if m.rate == rate]))
     learned = [member.learned for member in found if member.rate == best]
     curves = joined([member.curves for member in found])
@@ -339,13 +338,12 @@ def portable(
     tensors, method = learned.trained, learned.method
     if chosen.simpler:
         tensors = {path: np.asarray(v) for path, v in chosen.simpler.fold(tensors).items()}
-        # A length of the method's own (`prefix.length = 4`) is one of what it is saved as.
-        own = options.get(method, {}) if chosen.simpler.method == method else {}
-        length = {'length': own['length']} if 'length' in own else {}
-        method = chosen.simpler.method
-        options = {method: length | dict(chosen.simpler.options)}
+        method, options = chosen.simpler.method, {chosen.simpler.method: chosen.simpler.options}
     own = {part: dict(options[part]) for part in method.split('+') if options.get(part)}
-    made = {'method': method, 'options': own, 'length': settings.of(learned.method).length}
+    # The method's own (`prefix.length = 4`) goes before Tune.length, whatever it is saved as.
+    bound = settings.options.get(learned.method, {})
+    length = bound.get('length', settings.of(learned.method).length)
+    made = {'method': method, 'options': own, 'length': length}
     around = {'before': chosen.before, 'after': chosen.after, 'tasks': chosen.tasks}
     shapes = {name: list(rows.shape) for name, rows in (sources or {}).items()}
     # A PT2TT that stays one, beside another method, is made with as many rows of P_in.

@@ -18,14 +18,31 @@ os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(_CACHE))
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
 
+import jax
 import numpy as np
 import pytest
 import toys
+from jax.experimental.compilation_cache import compilation_cache
 
+from pt2tt_jax import devices
 from pt2tt_jax.backbone import Backbone, random_params
 from pt2tt_jax.t5 import huggingface
 from pt2tt_jax.t5.config import T5Config
 from pt2tt_jax.t5.vocabulary import Vocabulary
+
+
+@pytest.fixture(scope='module')
+def elsewhere():
+    """`devices.here_only`, undone afterwards; JAX is on the CPU already."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in devices.WITHOUT_TPU.items():
+            patch.setenv(name, value)
+        # What it keeps could not be read back.
+        jax.config.update('jax_enable_compilation_cache', False)
+        compilation_cache.reset_cache()
+        yield
+        jax.config.update('jax_enable_compilation_cache', True)
+        compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope='session')

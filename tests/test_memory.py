@@ -45,14 +45,6 @@ def size(tree) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
-@pytest.fixture
-def elsewhere(monkeypatch):
-    """`devices.here_only`, undone afterwards."""
-    monkeypatch.setattr(devices, 'here_only', lambda: None)
-    for name, value in devices.WITHOUT_TPU.items():
-        monkeypatch.setenv(name, value)
-
-
 def test_a_prompt_by_hand(make_backbone):
     """Two seeds: each its start, its prompt, AdamW's two moments and the best, all float32."""
     found = one('prompt', settings())

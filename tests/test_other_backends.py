@@ -10,7 +10,6 @@ import importlib.util
 import jax
 import jax.numpy as jnp
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import NamedSharding, PartitionSpec
 from toys import make_config
 
@@ -35,19 +34,11 @@ WAYS = {
 
 
 @pytest.fixture(params=COMPILERS, scope='module')
-def target(request):
+def target(request, elsewhere):
     """Four devices that are not here."""
     if not importlib.util.find_spec(COMPILERS[request.param]):
         pytest.skip(f'{COMPILERS[request.param]} is not installed')
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in devices.WITHOUT_TPU.items():
-            patch.setenv(name, value)
-        # What it keeps could not be read back.
-        jax.config.update('jax_enable_compilation_cache', False)
-        compilation_cache.reset_cache()
-        yield devices.described(request.param)
-        jax.config.update('jax_enable_compilation_cache', True)
-        compilation_cache.reset_cache()
+    return devices.described(request.param)
 
 
 def settings(model: Model) -> Settings:
